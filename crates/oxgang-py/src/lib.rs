@@ -1,0 +1,8 @@
+//! The extension module `oxgang._core`.
+use pyo3::prelude::*;
+
+#[pymodule]
+mod _core {
+    #[pymodule_export]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+}
