@@ -1,1 +1,31 @@
-"""placeholder"""
+"""oxgang: the standard concurrency modules on a Rust core.
+
+Nothing heavy is imported here: a worker process imports this package too, and each of
+its milliseconds is paid by every fresh pool. Public names load on first touch.
+"""
+
+from importlib import import_module
+
+from oxgang._core import __version__
+
+_HOMES = {
+    "Executor": "oxgang._executor",
+    "map": "oxgang._map",
+}
+
+__all__ = ["Executor", "__version__", "errors", "map"]
+
+
+def __getattr__(name):
+    if name in _HOMES:
+        value = getattr(import_module(_HOMES[name]), name)
+    elif name == "errors":
+        value = import_module("oxgang.errors")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted(__all__)

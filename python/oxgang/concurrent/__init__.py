@@ -1,0 +1,1 @@
+"""Drop-ins for the standard package `concurrent`."""
