@@ -1,1 +1,26 @@
-//! placeholder
+//! What the kernel does for oxgang: memory that processes share, waiting and waking across
+//! processes, processes and their deaths. The only crate with system calls in it.
+//!
+//! Safety: this is a room for unsafe code. `segment` turns mappings into words and copied
+//! bytes, `process` makes the few calls that rustix lacks. Both give out only safe functions;
+//! each block carries its proof.
+//!
+//! Nothing here knows what is kept in the memory, or why a process is started.
+
+#![allow(unsafe_code)]
+
+#[cfg(not(target_os = "linux"))]
+compile_error!(
+    "oxgang runs on Linux only for now: oxgang-os needs memfd, futex and pidfd, and has no twin \
+     for this platform yet"
+);
+
+pub mod cpus;
+pub mod event;
+pub mod futex;
+pub mod link;
+pub mod process;
+pub mod segment;
+
+/// What the kernel answered when it refused.
+pub type Result<T> = std::io::Result<T>;

@@ -1,0 +1,64 @@
+//! Waiting on a word and waking who waits, within a process or across processes.
+//!
+//! Unlike the standard library's locks these waits return on a signal, so that a Python
+//! caller can run its handlers and go on.
+
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::thread::futex;
+
+/// Why a wait ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Woken {
+    /// By a wake, or since the word no longer showed the value, or for no reason.
+    Maybe,
+    /// The time is up.
+    TimeUp,
+    /// A signal came.
+    Signal,
+}
+
+/// Waits while `word` shows `value`, for `limit` at most.
+pub fn wait(word: &AtomicU32, value: u32, limit: Option<Duration>) -> Woken {
+    let limit = limit.map(|limit| rustix::time::Timespec {
+        tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: limit.subsec_nanos().into(),
+    });
+    match futex::wait(word, futex::Flags::empty(), value, limit.as_ref()) {
+        Err(Errno::TIMEDOUT) => Woken::TimeUp,
+        Err(Errno::INTR) => Woken::Signal,
+        _ => Woken::Maybe,
+    }
+}
+
+/// Wakes up to `count` of those who wait on `word`.
+pub fn wake(word: &AtomicU32, count: u32) {
+    // the only errors are a bad address or bad flags, and a reference is a good address
+    let woken = futex::wake(word, futex::Flags::empty(), count);
+    debug_assert!(woken.is_ok());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+
+    #[test]
+    fn a_wait_ends_by_wake_by_value_and_by_time() {
+        let word = AtomicU32::new(0);
+        assert_eq!(wait(&word, 1, None), Woken::Maybe, "another value");
+        assert_eq!(wait(&word, 0, Some(Duration::from_millis(1))), Woken::TimeUp);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while word.load(Ordering::Acquire) == 0 {
+                    wait(&word, 0, None);
+                }
+            });
+            word.store(1, Ordering::Release);
+            wake(&word, u32::MAX);
+        });
+    }
+}

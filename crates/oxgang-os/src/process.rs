@@ -1,0 +1,239 @@
+//! Processes: a handle that cannot mean another one, how one ended, and a line that ends
+//! a process when its owner ends.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::process::{Command, Stdio};
+
+use rustix::io::Errno;
+use rustix::pipe::PipeFlags;
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+
+use crate::Result;
+use crate::link::Link;
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself, with this status.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+    /// Nobody could tell.
+    Unknown,
+}
+
+impl Exit {
+    /// As Python's `exitcode`: negative for a signal.
+    #[must_use]
+    pub fn code(self) -> Option<i32> {
+        match self {
+            Self::Code(code) => Some(code),
+            Self::Signal(signal) => Some(-signal),
+            Self::Unknown => None,
+        }
+    }
+
+    /// The reverse of [`code`](Self::code).
+    #[must_use]
+    pub fn from_code(code: Option<i32>) -> Self {
+        match code {
+            Some(code) if code < 0 => Self::Signal(-code),
+            Some(code) => Self::Code(code),
+            None => Self::Unknown,
+        }
+    }
+}
+
+/// A process, by a descriptor that stays its own even if its number is given to another.
+/// It becomes readable when the process ends.
+#[derive(Debug)]
+pub struct Process {
+    /// Its number, for people.
+    pub pid: i32,
+    fd: OwnedFd,
+}
+
+impl Process {
+    /// The process with this number. Right only while it cannot have been reaped: for a child
+    /// of the caller, or by the word of its parent.
+    ///
+    /// # Errors
+    /// If there is none, or the kernel has no pidfd (before 5.3, or forbidden by seccomp).
+    pub fn open(pid: i32) -> Result<Self> {
+        let number = Pid::from_raw(pid).ok_or(Errno::SRCH)?;
+        Ok(Self { pid, fd: rustix::process::pidfd_open(number, PidfdFlags::empty())? })
+    }
+
+    /// By a descriptor that its parent sent.
+    #[must_use]
+    pub fn adopt(pid: i32, fd: OwnedFd) -> Self {
+        Self { pid, fd }
+    }
+
+    /// Sends a signal; one that has ended already is no error.
+    ///
+    /// # Errors
+    /// If the caller may not, or the signal does not exist.
+    pub fn signal(&self, number: i32) -> Result<()> {
+        let signal = Signal::from_named_raw(number).ok_or(Errno::INVAL)?;
+        match rustix::process::pidfd_send_signal(&self.fd, signal) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Ends it at once.
+    ///
+    /// # Errors
+    /// As [`signal`](Self::signal).
+    pub fn kill(&self) -> Result<()> {
+        self.signal(Signal::KILL.as_raw())
+    }
+
+    /// Whether it has ended.
+    #[must_use]
+    pub fn ended(&self) -> bool {
+        crate::event::wait_readable(&[self.fd.as_fd()], Some(std::time::Duration::ZERO))
+            .is_ok_and(|ready| ready[0])
+    }
+
+    /// How it ended, if it has and is a child of the caller. `reap`: and forget it; otherwise
+    /// whoever started it can still ask.
+    #[must_use]
+    pub fn exit(&self, reap: bool) -> Option<Exit> {
+        let mut options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        options.set(WaitIdOptions::NOWAIT, !reap);
+        let status = rustix::process::waitid(WaitId::PidFd(self.fd.as_fd()), options).ok()??;
+        Some(match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Exit::Code(code),
+            (None, Some(signal)) => Exit::Signal(signal),
+            (None, None) => Exit::Unknown,
+        })
+    }
+}
+
+impl AsFd for Process {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Starts a program with a link to it as its standard input. Output goes where ours goes.
+///
+/// # Errors
+/// If it cannot be started.
+pub fn spawn(
+    program: &std::ffi::OsStr,
+    arguments: &[std::ffi::OsString],
+) -> Result<(Process, Link)> {
+    let (ours, theirs) = Link::pair()?;
+    // the standard library keeps no thread and no handle of a child; the pidfd is opened
+    // while the child cannot have been reaped
+    let child =
+        Command::new(program).args(arguments).stdin(Stdio::from(theirs.into_fd())).spawn()?;
+    let pid = i32::try_from(child.id()).map_err(std::io::Error::other)?;
+    Ok((Process::open(pid)?, ours))
+}
+
+/// The owner's end of a line that ends other processes when the owner ends.
+///
+/// It is the writing end of a pipe. While some process has it open, nothing happens; when the
+/// last one ends, by whatever cause, the kernel kills every process that has [`hold`] of the
+/// other end, busy or not, without any of them having to look. A fork of the owner must
+/// [`cut`](Self::cut) its copy, or it keeps the others alive.
+#[derive(Debug)]
+pub struct Lifeline {
+    writing: Option<OwnedFd>,
+    reading: OwnedFd,
+}
+
+impl Lifeline {
+    /// A new one.
+    ///
+    /// # Errors
+    /// If there are no descriptors left.
+    pub fn new() -> Result<Self> {
+        let (reading, writing) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        Ok(Self { writing: Some(writing), reading })
+    }
+
+    /// The end to send to processes that shall end with the owner.
+    #[must_use]
+    pub fn end_to_hold(&self) -> BorrowedFd<'_> {
+        self.reading.as_fd()
+    }
+
+    /// In a fork of the owner: this copy no longer counts.
+    pub fn cut(&mut self) {
+        self.writing = None;
+    }
+}
+
+/// Which signal tells of a descriptor: the same number on every Linux, and missing in libc.
+const F_SETSIG: libc::c_int = 10;
+
+/// From now on this process is killed when the owner of the line ends. Gives the descriptor
+/// that must stay open for it.
+///
+/// # Errors
+/// If the kernel refuses, or the owner has ended already.
+pub fn hold(line: BorrowedFd<'_>) -> Result<OwnedFd> {
+    // who is to be signalled is kept with the open file, so each process needs its own
+    let path = format!("/proc/self/fd/{}", line.as_raw_fd());
+    let flags =
+        rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC;
+    let own = rustix::fs::open(path.as_str(), flags, rustix::fs::Mode::empty())?;
+    let raw = own.as_raw_fd();
+    // SAFETY: plain calls on a descriptor that `own` keeps open; they touch no memory.
+    let refused = unsafe {
+        libc::fcntl(raw, libc::F_SETOWN, libc::getpid()) < 0
+            || libc::fcntl(raw, F_SETSIG, libc::SIGKILL) < 0
+            || libc::fcntl(raw, libc::F_SETFL, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_ASYNC)
+                < 0
+    };
+    if refused {
+        return Err(std::io::Error::last_os_error());
+    }
+    // an owner that ended before the line was armed sends no signal any more
+    let ready = crate::event::wait_readable(&[own.as_fd()], Some(std::time::Duration::ZERO))?;
+    if ready[0] {
+        return Err(std::io::Error::other("the owner has ended"));
+    }
+    Ok(own)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn cat() -> (Process, Link) {
+        spawn("cat".as_ref(), &[]).unwrap()
+    }
+
+    fn wait(process: &Process) -> Exit {
+        crate::event::wait_readable(&[process.as_fd()], Some(Duration::from_secs(30))).unwrap();
+        process.exit(true).expect("ended")
+    }
+
+    #[test]
+    fn a_child_is_seen_to_end_and_how() {
+        let (child, link) = cat();
+        assert!(!child.ended());
+        assert_eq!(child.exit(false), None);
+        drop(link);
+        assert_eq!(wait(&child), Exit::Code(0));
+        let (child, _link) = cat();
+        child.kill().unwrap();
+        assert_eq!(wait(&child), Exit::Signal(9));
+        child.kill().unwrap();
+    }
+
+    #[test]
+    fn exit_codes_as_python_writes_them() {
+        for exit in [Exit::Code(3), Exit::Signal(9), Exit::Unknown] {
+            assert_eq!(Exit::from_code(exit.code()), exit);
+        }
+    }
+}

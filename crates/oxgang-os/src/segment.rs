@@ -1,0 +1,244 @@
+//! A shared-memory object without a name, and views of it.
+//!
+//! A [`Segment`] is a memfd: it lives as long as some process holds a descriptor or a mapping
+//! of it, so that nothing is left behind however its users end. It can grow and never
+//! shrinks (sealed), so that no access to a mapping can run into a missing page.
+//!
+//! A [`Mapping`] never lends a reference to bytes that another process may write: bytes are
+//! copied in and out, and single words are atomic.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::mm::{MapFlags, ProtFlags};
+
+use crate::Result;
+
+/// A shared-memory object.
+#[derive(Debug)]
+pub struct Segment {
+    fd: OwnedFd,
+}
+
+impl Segment {
+    /// A new one of `length` zero bytes.
+    ///
+    /// # Errors
+    /// If the kernel has no descriptor or memory for it.
+    pub fn create(label: &str, length: u64) -> Result<Self> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        // kernels from 6.3 may insist on the flag, older ones do not know it
+        let fd = rustix::fs::memfd_create(label, flags | MemfdFlags::NOEXEC_SEAL)
+            .or_else(|_| rustix::fs::memfd_create(label, flags))?;
+        rustix::fs::ftruncate(&fd, length)?;
+        rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK)?;
+        Ok(Self { fd })
+    }
+
+    /// One that another process made, by its descriptor.
+    ///
+    /// # Errors
+    /// If the descriptor is not that of a segment that cannot shrink.
+    pub fn adopt(fd: OwnedFd) -> Result<Self> {
+        if !rustix::fs::fcntl_get_seals(&fd)?.contains(SealFlags::SHRINK) {
+            return Err(std::io::Error::other("the shared memory is not sealed against shrinking"));
+        }
+        Ok(Self { fd })
+    }
+
+    /// Its length now.
+    ///
+    /// # Errors
+    /// If the kernel refuses to tell.
+    pub fn length(&self) -> Result<u64> {
+        Ok(rustix::fs::fstat(&self.fd)?.st_size as u64)
+    }
+
+    /// Makes it longer; it is never made shorter.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn grow(&self, length: u64) -> Result<()> {
+        Ok(rustix::fs::ftruncate(&self.fd, length)?)
+    }
+
+    /// Maps `length` bytes from `offset` (a multiple of the page size).
+    ///
+    /// # Errors
+    /// If the segment is shorter than that, or there is no room for the mapping.
+    pub fn map(&self, offset: u64, length: usize) -> Result<Mapping> {
+        let end = offset.checked_add(length as u64);
+        if length == 0 || end.is_none_or(|end| self.length().is_ok_and(|have| have < end)) {
+            return Err(std::io::Error::other("the shared memory is shorter than what was asked"));
+        }
+        // SAFETY: the kernel picks the address (null hint, no MAP_FIXED), so no memory of this
+        // process is replaced.
+        let base = unsafe {
+            rustix::mm::mmap(
+                std::ptr::null_mut(),
+                length,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                &self.fd,
+                offset,
+            )
+        }?;
+        let base = NonNull::new(base.cast()).ok_or_else(|| std::io::Error::other("mapped at 0"))?;
+        Ok(Mapping { base, length })
+    }
+
+    /// Writes bytes without mapping them: on pages that are new this costs half of a copy
+    /// through a mapping, since no page fault is taken.
+    ///
+    /// # Errors
+    /// If the kernel has no memory for the pages.
+    pub fn write_at(&self, mut offset: u64, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            let count = match rustix::io::pwrite(&self.fd, bytes, offset) {
+                Err(rustix::io::Errno::INTR) => continue,
+                other => other?,
+            };
+            offset += count as u64;
+            bytes = &bytes[count..];
+        }
+        Ok(())
+    }
+}
+
+impl AsFd for Segment {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// A view of a part of a segment, unmapped on drop.
+#[derive(Debug)]
+pub struct Mapping {
+    base: NonNull<u8>,
+    length: usize,
+}
+
+// SAFETY: a mapping is an address range, tied to no thread; it lends only atomics, and copies
+// bytes in and out like a read or write of a file that others have open.
+unsafe impl Send for Mapping {}
+// SAFETY: as above; every access through `&self` is an atomic or a copy.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Bytes of the view.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// The word at byte offset `at`.
+    ///
+    /// # Panics
+    /// If `at` is no multiple of 8 or outside of the view.
+    #[must_use]
+    pub fn word(&self, at: usize) -> &AtomicU64 {
+        assert!(at.is_multiple_of(8) && at + 8 <= self.length, "no word at {at}");
+        // SAFETY: the 8 bytes are inside of the mapping, which lives as long as `self`, and
+        // aligned, since mappings start at a page. The memory is only ever accessed as atomics
+        // or by raw copies, never through a reference to plain data.
+        unsafe { self.base.add(at).cast::<AtomicU64>().as_ref() }
+    }
+
+    /// The half of the word at `at` that holds its low 32 bits: what a futex waits on.
+    ///
+    /// # Panics
+    /// As [`word`](Self::word).
+    #[must_use]
+    pub fn futex_word(&self, at: usize) -> &AtomicU32 {
+        let low = if cfg!(target_endian = "big") { 4 } else { 0 };
+        let word: *const AtomicU64 = self.word(at);
+        // SAFETY: one of the two aligned halves of a word that `word` vouches for.
+        unsafe { &*word.cast::<u8>().add(low).cast::<AtomicU32>() }
+    }
+
+    /// Copies bytes in.
+    ///
+    /// # Panics
+    /// If they do not fit in the view.
+    pub fn write(&self, at: usize, bytes: &[u8]) {
+        assert!(at <= self.length && bytes.len() <= self.length - at, "write beyond the view");
+        // SAFETY: the target is inside of the mapping (checked), the source is a slice of this
+        // process's own memory, so they do not overlap. Another process may read the same bytes
+        // at the same time; by protocol nobody relies on bytes that are not yet published, and
+        // no Rust reference to them exists anywhere.
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.base.as_ptr().add(at), bytes.len());
+        }
+    }
+
+    /// Copies bytes out.
+    ///
+    /// # Panics
+    /// If they are not all in the view.
+    pub fn read(&self, at: usize, into: &mut [u8]) {
+        assert!(at <= self.length && into.len() <= self.length - at, "read beyond the view");
+        // SAFETY: as in `write`, the other way round. A peer that writes meanwhile can make the
+        // copy nonsense, never unsound: bytes have no invalid values.
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                self.base.as_ptr().add(at),
+                into.as_mut_ptr(),
+                into.len(),
+            );
+        }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: base and length are those of a mapping that this value owns, and everything
+        // that was lent from it has ended with the borrow.
+        let done = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.length) };
+        debug_assert!(done.is_ok());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use super::*;
+
+    #[test]
+    fn two_views_show_the_same_bytes() {
+        let segment = Segment::create("test", 8192).unwrap();
+        let one = segment.map(0, 8192).unwrap();
+        let other = Segment::adopt(segment.as_fd().try_clone_to_owned().unwrap())
+            .unwrap()
+            .map(4096, 4096)
+            .unwrap();
+        one.word(4096).store(0x1_0000_0007, Relaxed);
+        assert_eq!(other.word(0).load(Relaxed), 0x1_0000_0007);
+        assert_eq!(other.futex_word(0).load(Relaxed), 7);
+        one.write(4101, b"hello");
+        let mut back = [0; 5];
+        other.read(5, &mut back);
+        assert_eq!(&back, b"hello");
+    }
+
+    #[test]
+    fn it_grows_and_never_shrinks() {
+        let segment = Segment::create("test", 4096).unwrap();
+        assert!(segment.map(4096, 4096).is_err(), "not there yet");
+        segment.grow(8192).unwrap();
+        segment.write_at(4096, b"new").unwrap();
+        let mut back = [0; 3];
+        segment.map(4096, 4096).unwrap().read(0, &mut back);
+        assert_eq!(&back, b"new");
+        assert!(segment.grow(4096).is_err(), "sealed");
+        assert_eq!(segment.length().unwrap(), 8192);
+    }
+
+    #[test]
+    #[should_panic(expected = "beyond the view")]
+    fn a_copy_beyond_the_end_is_caught() {
+        Segment::create("test", 4096).unwrap().map(0, 4096).unwrap().write(4090, b"too long");
+    }
+}
