@@ -1,1 +1,47 @@
-//! placeholder
+//! Pools of worker processes that survive the death of any worker.
+//!
+//! A task is an id, a callable, an opaque payload and somebody to tell; a worker is a process
+//! that claims payloads and publishes answers. This crate knows neither Python nor any other
+//! codec. It joins the two leaves: what lives in shared memory (`oxgang-shm`) and what the
+//! kernel does (`oxgang-os`).
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`pool`] | the owner's side: submit, wait, cancel, shut down |
+//! | [`supervisor`] | who starts, retires and replaces workers: a pure state machine |
+//! | [`worker`] | the worker's side: next request, publish |
+//! | [`starter`] | how a worker comes to exist |
+//! | [`template`] | a process that forks workers on request, both sides of it |
+//! | [`task`] | tasks, outcomes, and who is told |
+//! | [`segment`] | shared structures over mapped memory; blocks in growing files |
+
+#![forbid(unsafe_code)]
+
+pub mod pool;
+pub mod segment;
+mod spin;
+pub mod starter;
+pub mod supervisor;
+pub mod task;
+pub mod template;
+pub mod wire;
+pub mod worker;
+
+pub use pool::{Pool, PoolOptions};
+pub use task::{Callable, Completion, Crash, JoinHandle, Outcome, TaskId};
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+static GENERATION: AtomicU64 = AtomicU64::new(0);
+
+/// To be called in the child right after a fork: pools of the parent are the parent's alone,
+/// and this process must not touch their memory or wait on their locks.
+pub fn forked() {
+    GENERATION.fetch_add(1, Ordering::Relaxed);
+}
+
+/// How many forks lie between the first process and this one.
+#[must_use]
+pub fn generation() -> u64 {
+    GENERATION.load(Ordering::Relaxed)
+}

@@ -1,0 +1,536 @@
+//! What a pool knows, and its every move: queue, workers, sending, taking in, recovery. One
+//! lock around it; nothing in here waits.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use oxgang_os::Result;
+use oxgang_os::process::Process;
+use oxgang_os::segment::Segment;
+use oxgang_shm::ring::FIRST_INCARNATION;
+use oxgang_shm::watch::{Interest, Watch};
+
+use super::life::{Answer, Life, Sent};
+use crate::segment::{BlockWriter, Mapped};
+use crate::supervisor::{Event, Incarnation, Instruction, Phase, Supervisor};
+use crate::task::{Completion, Crash, Outcome, Task, TaskId};
+use crate::wire;
+
+/// Work that a worker should have ahead of it, so that it need not wait for the next task.
+const AHEAD_NS: u64 = 300_000;
+/// Tasks that one worker may have at a time, whatever they cost.
+const MOST_AHEAD: u64 = 512;
+/// Tasks whose time is not known yet.
+const FIRST_GUESS_NS: u64 = 200_000;
+
+/// Counters, for people.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Tasks that were submitted.
+    pub submitted: u64,
+    /// Tasks that were answered, by a result or by an error.
+    pub answered: u64,
+    /// Tasks that were lost with their worker.
+    pub lost: u64,
+    /// Tasks that were taken back and sent elsewhere.
+    pub moved: u64,
+    /// Workers that were started.
+    pub started: u64,
+    /// Workers that ended without being told to.
+    pub crashed: u64,
+}
+
+pub(super) struct Core {
+    pub queue: VecDeque<Task>,
+    pub lives: Vec<Life>,
+    pub supervisor: Supervisor,
+    pub counters: Counters,
+    pub broken: Option<Arc<str>>,
+    /// Instructions that the driver (or the submitter) has to carry out without the lock.
+    pub starts: Vec<(usize, Incarnation)>,
+    /// Completions that asked to be told by the driver.
+    pub attention: Vec<Arc<dyn Completion>>,
+    /// Unfinished tasks that will ask for it, and waiters that do not lead.
+    pub watched: isize,
+    interest: Interest,
+    arena: BlockWriter,
+    setup: Vec<u8>,
+    tasks_per_worker: Option<u64>,
+    average_ns: u64,
+    watch: Watch<Mapped>,
+}
+
+impl Core {
+    pub fn new(
+        max_workers: usize,
+        tasks_per_worker: Option<u64>,
+        setup: Vec<u8>,
+        arena: BlockWriter,
+        watch: Watch<Mapped>,
+    ) -> Self {
+        Self {
+            queue: VecDeque::new(),
+            lives: Vec::new(),
+            supervisor: Supervisor::new(max_workers, FIRST_INCARNATION),
+            counters: Counters::default(),
+            broken: None,
+            starts: Vec::new(),
+            attention: Vec::new(),
+            watched: 0,
+            interest: Interest::Idle,
+            arena,
+            setup,
+            tasks_per_worker,
+            average_ns: FIRST_GUESS_NS,
+            watch,
+        }
+    }
+
+    // -- the cycle -----------------------------------------------------------------------
+
+    /// Takes in what has come, sends what can be sent, and settles how much the driver wants
+    /// to hear. Looks again whenever it has promised more, so that nothing falls between.
+    pub fn turn(&mut self) {
+        loop {
+            self.take_in();
+            self.send_out();
+            let wanted = self.wanted_interest();
+            let raised = wanted > self.interest;
+            if wanted != self.interest {
+                self.interest = wanted;
+                self.watch.set_interest(wanted);
+            }
+            if !raised {
+                return;
+            }
+        }
+    }
+
+    fn wanted_interest(&self) -> Interest {
+        if self.watched > 0 || self.supervisor.phase() > Phase::Open {
+            Interest::All
+        } else if !self.queue.is_empty() || self.tasks_per_worker.is_some() {
+            Interest::Refill
+        } else {
+            Interest::Idle
+        }
+    }
+
+    /// Whether any answer waits to be taken in.
+    pub fn has_answers(&self) -> bool {
+        self.lives.iter().any(Life::has_answer)
+    }
+
+    /// Nothing queued, nothing at a worker.
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.lives.iter().all(|life| life.sent.is_empty())
+    }
+
+    // -- taking in -----------------------------------------------------------------------
+
+    fn take_in(&mut self) {
+        for index in 0..self.lives.len() {
+            self.take_in_from(index);
+        }
+        for index in 0..self.lives.len() {
+            let life = &self.lives[index];
+            let spent = self.tasks_per_worker.is_some_and(|limit| life.accepted >= limit);
+            if spent && life.ready && !life.retiring && life.sent.is_empty() {
+                let one = life.incarnation;
+                self.handle(Event::Spent(one));
+            }
+        }
+        if self.supervisor.phase() == Phase::Closing && self.is_idle() {
+            self.handle(Event::Drained);
+        }
+    }
+
+    fn take_in_from(&mut self, index: usize) {
+        let mut any = false;
+        loop {
+            match self.lives[index].answer() {
+                Ok(Some(answer)) => {
+                    any = true;
+                    self.accept(index, answer);
+                }
+                Ok(None) => break,
+                Err(_) => {
+                    // its memory makes no sense: the worker is given up, its death does the rest
+                    self.lives[index].kill();
+                    return;
+                }
+            }
+        }
+        if any {
+            let life = &mut self.lives[index];
+            // room has been made; a worker that waits for it must hear of it
+            if life.settle_debts().is_err() {
+                life.kill();
+            }
+            life.ring();
+        }
+    }
+
+    fn accept(&mut self, index: usize, answer: Answer) {
+        let life = &mut self.lives[index];
+        match answer.kind {
+            wire::RESULT | wire::FAILURE => {
+                let Some(sent) = life.answered(answer.id) else {
+                    life.kill(); // an answer to nothing
+                    return;
+                };
+                self.average_ns = (self.average_ns * 7 + answer.aux.min(1 << 40)) / 8;
+                self.counters.answered += 1;
+                let outcome = if answer.kind == wire::RESULT {
+                    Outcome::Result(answer.body)
+                } else {
+                    Outcome::Failure(answer.body)
+                };
+                self.finish(sent, outcome);
+            }
+            wire::READY => {
+                life.ready = true;
+                let one = life.incarnation;
+                self.handle(Event::Ready(one));
+            }
+            wire::SETUP_FAILED => {
+                let one = life.incarnation;
+                let why = String::from_utf8_lossy(&answer.body).into_owned();
+                self.handle(Event::SetupFailed(one, why));
+            }
+            _ => life.kill(),
+        }
+    }
+
+    fn finish(&mut self, sent: Sent, outcome: Outcome) {
+        if let Some(block) = sent.block {
+            self.arena.take_back(block.offset);
+        }
+        self.tell(sent.task.completion, outcome);
+    }
+
+    fn tell(&mut self, completion: Arc<dyn Completion>, outcome: Outcome) {
+        if completion.clone().complete(outcome) {
+            self.watched -= 1;
+            self.attention.push(completion);
+        }
+    }
+
+    // -- sending -------------------------------------------------------------------------
+
+    fn credit(&self) -> u64 {
+        (AHEAD_NS / self.average_ns.max(1)).min(MOST_AHEAD) + 1
+    }
+
+    fn send_out(&mut self) {
+        if self.queue.is_empty() {
+            self.rebalance();
+        }
+        let mut woken: u64 = 0;
+        while let Some(index) = self.queue.front().and_then(|_| self.hand()) {
+            let Some(task) = self.queue.pop_front() else { break };
+            if !task.completion.wanted() {
+                self.tell(task.completion, Outcome::Cancelled);
+                continue;
+            }
+            match self.send(index, task) {
+                Ok(None) => {
+                    if index < 64 {
+                        woken |= 1 << index;
+                    } else {
+                        self.lives[index].ring();
+                    }
+                }
+                Ok(Some(task)) => {
+                    self.queue.push_front(task); // its ring is full: it has enough to do
+                    break;
+                }
+                Err(_) => self.lives[index].kill(),
+            }
+        }
+        for index in 0..self.lives.len().min(64) {
+            if woken & 1 << index != 0 {
+                self.lives[index].ring();
+            }
+        }
+        let waiting = self.lives.iter_mut().any(|life| life.sent.len() > 1);
+        if (!self.queue.is_empty() || waiting) && self.supervisor.has_vacancy() {
+            let starting = self.lives.iter().filter(|life| !life.ready).count();
+            let unstarted = self.queue.len()
+                + self.lives.iter_mut().map(Life::not_begun).sum::<usize>();
+            if unstarted > starting {
+                self.handle(Event::Wanted);
+            }
+        }
+    }
+
+    /// The worker that should have the next task, if any may have one: an idle one that is
+    /// awake, else an idle one, else the one with the fewest.
+    fn hand(&self) -> Option<usize> {
+        let credit = self.credit() as usize;
+        let best = self
+            .lives
+            .iter()
+            .enumerate()
+            .filter(|(_, life)| {
+                !life.retiring
+                    && life.sent.len() < credit
+                    && self.tasks_per_worker.is_none_or(|limit| life.accepted < limit)
+            })
+            .min_by_key(|(_, life)| {
+                (life.sent.len(), !life.ready, life.sent.is_empty() && life.seems_asleep())
+            });
+        best.map(|(index, _)| index)
+    }
+
+    fn send(&mut self, index: usize, task: Task) -> Result<Option<Task>> {
+        let block = if task.payload.len() > Life::longest_inline() {
+            match self.arena.put(&[&task.payload]) {
+                Ok(block) => Some(block),
+                Err(error) => {
+                    let why = format!("no shared memory for an argument of {} bytes: {error}",
+                        task.payload.len());
+                    self.tell(task.completion, Outcome::Broken(why.into()));
+                    return Ok(None);
+                }
+            }
+        } else {
+            None
+        };
+        match self.lives[index].send(task, block) {
+            Ok(Ok(())) => Ok(None),
+            Ok(Err(task)) => {
+                if let Some(block) = block {
+                    self.arena.take_back(block.offset);
+                }
+                Ok(Some(task))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// With nothing queued, a worker that has nothing to do gets half of what another has not
+    /// begun.
+    fn rebalance(&mut self) {
+        loop {
+            let limit = self.tasks_per_worker;
+            let idle = self.lives.iter().any(|life| {
+                life.sent.is_empty()
+                    && life.ready
+                    && !life.retiring
+                    && limit.is_none_or(|limit| life.accepted < limit)
+            });
+            if !idle {
+                return;
+            }
+            let fullest = (0..self.lives.len()).max_by_key(|&i| self.lives[i].sent.len());
+            let Some(fullest) = fullest else { return };
+            if self.lives[fullest].sent.len() < 2 {
+                return;
+            }
+            let left = self.lives[fullest].not_begun();
+            let back = match self.lives[fullest].take_back(left.div_ceil(2)) {
+                Ok(back) => back,
+                Err(_) => {
+                    self.lives[fullest].kill();
+                    return;
+                }
+            };
+            if back.is_empty() {
+                return;
+            }
+            self.counters.moved += back.len() as u64;
+            self.requeue(back);
+            // straight to the idle ones: they are the emptiest
+            while let Some(index) = self.hand() {
+                let Some(task) = self.queue.pop_front() else { break };
+                match self.send(index, task) {
+                    Ok(None) => self.lives[index].ring(),
+                    Ok(Some(task)) => {
+                        self.queue.push_front(task);
+                        return;
+                    }
+                    Err(_) => {
+                        self.lives[index].kill();
+                        return;
+                    }
+                }
+            }
+            if !self.queue.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Puts tasks that have not begun back to the front, in their old order. `back` has the
+    /// last one first.
+    fn requeue(&mut self, back: Vec<Sent>) {
+        for sent in back {
+            if let Some(block) = sent.block {
+                self.arena.take_back(block.offset);
+            }
+            self.queue.push_front(sent.task);
+        }
+    }
+
+    // -- cancelling ----------------------------------------------------------------------
+
+    /// Takes a task back if it has not begun.
+    pub fn cancel(&mut self, id: TaskId) -> bool {
+        if let Some(index) = self.queue.iter().position(|task| task.id == id) {
+            if let Some(task) = self.queue.remove(index) {
+                self.tell(task.completion, Outcome::Cancelled);
+            }
+            return true;
+        }
+        for index in 0..self.lives.len() {
+            match self.lives[index].take_back_one(id) {
+                Ok(Some(sent)) => {
+                    self.finish(sent, Outcome::Cancelled);
+                    return true;
+                }
+                Ok(None) => {}
+                Err(_) => self.lives[index].kill(),
+            }
+        }
+        false
+    }
+
+    /// Takes everything back that has not begun.
+    pub fn cancel_all(&mut self) {
+        for index in 0..self.lives.len() {
+            match self.lives[index].take_back(usize::MAX) {
+                Ok(back) => back.into_iter().for_each(|sent| self.finish(sent, Outcome::Cancelled)),
+                Err(_) => self.lives[index].kill(),
+            }
+        }
+        for task in std::mem::take(&mut self.queue) {
+            self.tell(task.completion, Outcome::Cancelled);
+        }
+    }
+
+    // -- workers -------------------------------------------------------------------------
+
+    /// Gives the event to the supervisor and does what can be done under the lock.
+    pub fn handle(&mut self, event: Event) {
+        for instruction in self.supervisor.handle(event) {
+            match instruction {
+                Instruction::Start(seat, one) => self.starts.push((seat, one)),
+                Instruction::Retire(one) => {
+                    if let Some(life) = self.life(one) {
+                        life.stop();
+                        if life.settle_debts().is_err() {
+                            life.kill();
+                        }
+                    }
+                }
+                Instruction::Kill(one) => {
+                    if let Some(life) = self.life(one) {
+                        life.retiring = true;
+                        life.kill();
+                    }
+                }
+                Instruction::Recover(one) => self.recover(one),
+                Instruction::Break(why) => self.break_down(why.into()),
+                Instruction::Finished => {}
+            }
+        }
+    }
+
+    pub fn life(&mut self, one: Incarnation) -> Option<&mut Life> {
+        self.lives.iter_mut().find(|life| life.incarnation == one)
+    }
+
+    /// Makes the channel of a worker that is to be started. Tasks may be sent to it at once.
+    pub fn prepare(&mut self, one: Incarnation) -> Result<Segment> {
+        let setup_block = if self.setup.len() > Life::longest_inline() {
+            Some(self.arena.put(&[&self.setup])?) // lent for the pool's life: every worker reads it
+        } else {
+            None
+        };
+        let life = Life::new(one, &self.setup, setup_block)?;
+        let channel = {
+            use std::os::fd::AsFd;
+            Segment::adopt(life.channel().as_fd().try_clone_to_owned()?)?
+        };
+        self.lives.push(life);
+        self.counters.started += 1;
+        Ok(channel)
+    }
+
+    pub fn started(&mut self, one: Incarnation, process: Process) {
+        let killed = self.supervisor.phase() == Phase::Ended;
+        match self.life(one) {
+            Some(life) => {
+                life.process = Some(Arc::new(process));
+                if killed {
+                    life.kill();
+                }
+            }
+            // given up meanwhile: nobody waits for it
+            None => drop(process.kill()),
+        }
+    }
+
+    pub fn start_refused(&mut self, one: Incarnation, why: String) {
+        if let Some(index) = self.lives.iter().position(|life| life.incarnation == one) {
+            let life = self.lives.swap_remove(index);
+            self.requeue(life.sent.into_iter().rev().collect());
+        }
+        self.handle(Event::StartRefused(one, why));
+    }
+
+    /// The process has ended: what it published counts, the task it had begun is lost, and
+    /// what it had not begun goes to others.
+    fn recover(&mut self, one: Incarnation) {
+        let Some(index) = self.lives.iter().position(|life| life.incarnation == one) else {
+            return;
+        };
+        self.take_in_from(index);
+        let mut life = self.lives.swap_remove(index);
+        self.watch.forget_spinners();
+        let orderly = life.retiring;
+        if !orderly {
+            self.counters.crashed += 1;
+        }
+        let pid = life.process.as_ref().map_or(0, |process| process.pid);
+        let not_begun = life.not_begun();
+        let begun = life.sent.len() - not_begun;
+        let mut sent: Vec<Sent> = life.sent.drain(..).collect();
+        let free = sent.split_off(begun);
+        for lost in sent {
+            self.counters.lost += 1;
+            let outcome = match (&self.broken, orderly) {
+                (Some(why), true) => Outcome::Broken(why.clone()),
+                _ => Outcome::Crashed(Crash { task: lost.task.id, pid, exit: life.exit }),
+            };
+            self.finish(lost, outcome);
+        }
+        if let Some(why) = self.broken.clone() {
+            for sent in free {
+                self.finish(sent, Outcome::Broken(why.clone()));
+            }
+        } else {
+            self.counters.moved += free.len() as u64;
+            self.requeue(free.into_iter().rev().collect());
+        }
+    }
+
+    /// Every task that is left fails; later ones are refused.
+    pub fn break_down(&mut self, why: Arc<str>) {
+        if self.broken.is_some() {
+            return;
+        }
+        self.broken = Some(why.clone());
+        for index in 0..self.lives.len() {
+            self.take_in_from(index);
+            let sent: Vec<Sent> = self.lives[index].sent.drain(..).collect();
+            for sent in sent {
+                self.finish(sent, Outcome::Broken(why.clone()));
+            }
+        }
+        for task in std::mem::take(&mut self.queue) {
+            self.tell(task.completion, Outcome::Broken(why.clone()));
+        }
+    }
+}

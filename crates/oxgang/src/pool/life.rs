@@ -1,0 +1,251 @@
+//! One worker as its owner sees it: its channel, what was sent to it, what it has answered.
+
+use std::collections::VecDeque;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use oxgang_os::futex;
+use oxgang_os::process::{Exit, Process};
+use oxgang_os::segment::Segment;
+use oxgang_os::Result;
+use oxgang_shm::arena::Block;
+use oxgang_shm::channel::{AT_BELL, IN_BLOCK, OwnerEnd, Shape};
+use oxgang_shm::{Corrupt, ring::Full};
+
+use crate::segment::{BlockReader, Mapped};
+use crate::supervisor::Incarnation;
+use crate::task::Task;
+use crate::wire;
+
+/// A task that is at a worker.
+pub(super) struct Sent {
+    pub task: Task,
+    /// Its frame.
+    pub position: u64,
+    /// Its payload, if that is in the pool's arena.
+    pub block: Option<Block>,
+}
+
+/// An answer, its bytes copied out.
+pub(super) struct Answer {
+    pub kind: u8,
+    pub id: u64,
+    pub aux: u64,
+    pub body: Vec<u8>,
+}
+
+/// Why a worker's memory cannot be worked with any more.
+pub(super) type Spoilt = std::io::Error;
+
+/// One incarnation.
+pub(super) struct Life {
+    pub incarnation: Incarnation,
+    end: OwnerEnd<Mapped>,
+    words: Mapped,
+    segment: Segment,
+    results: BlockReader,
+    /// In the order in which they were sent.
+    pub sent: VecDeque<Sent>,
+    /// Which callable each of the worker's slots holds.
+    slots: Vec<u64>,
+    pub process: Option<Arc<Process>>,
+    pub exit: Exit,
+    /// Ready for tasks, as it said itself.
+    pub ready: bool,
+    /// Takes no more tasks.
+    pub retiring: bool,
+    /// Tasks sent to it and not taken back.
+    pub accepted: u64,
+    /// Blocks to give back when there is room to say so.
+    owed: Vec<u64>,
+    stop_owed: bool,
+}
+
+impl Life {
+    pub fn new(incarnation: Incarnation, setup: &[u8], setup_block: Option<Block>) -> Result<Self> {
+        let shape = Shape::STANDARD;
+        let segment = Segment::create("oxgang channel", shape.bytes() as u64)?;
+        let words = Mapped::new(segment.map(0, shape.bytes())?);
+        let mut end = OwnerEnd::create(words.clone(), shape, incarnation);
+        let description = setup_block.map(Block::to_bytes);
+        let pushed = match &description {
+            Some(bytes) => end.requests.push(wire::SETUP | IN_BLOCK, 0, 0, &[bytes]),
+            None => end.requests.push(wire::SETUP, 0, 0, &[setup]),
+        };
+        pushed.map_err(Spoilt::other)?.map_err(|Full| Spoilt::other("setup too long"))?;
+        let results = BlockReader::new(Segment::adopt(segment.as_fd().try_clone_to_owned()?)?);
+        Ok(Self {
+            incarnation,
+            end,
+            words,
+            segment,
+            results,
+            sent: VecDeque::new(),
+            slots: vec![0; wire::SLOTS],
+            process: None,
+            exit: Exit::Unknown,
+            ready: false,
+            retiring: false,
+            accepted: 0,
+            owed: Vec::new(),
+            stop_owed: false,
+        })
+    }
+
+    pub fn channel(&self) -> &Segment {
+        &self.segment
+    }
+
+    pub fn longest_inline() -> usize {
+        Shape::STANDARD.longest_inline()
+    }
+
+    pub fn seems_asleep(&self) -> bool {
+        self.end.seems_asleep()
+    }
+
+    /// Sends a task; gives it back if there is no room now.
+    pub fn send(&mut self, task: Task, block: Option<Block>) -> Result<std::result::Result<(), Task>> {
+        let slot = (task.callable.id as usize) % wire::SLOTS;
+        if self.slots[slot] != task.callable.id {
+            let define = self.end.requests.push(
+                wire::DEFINE,
+                task.callable.id,
+                slot as u64,
+                &[&task.callable.bytes],
+            );
+            if define.map_err(Spoilt::other)?.is_err() {
+                return Ok(Err(task));
+            }
+            self.slots[slot] = task.callable.id;
+        }
+        let pushed = match &block {
+            Some(block) => self.end.requests.push(
+                wire::TASK | IN_BLOCK,
+                task.id,
+                slot as u64,
+                &[&block.to_bytes()],
+            ),
+            None => self.end.requests.push(wire::TASK, task.id, slot as u64, &[&task.payload]),
+        };
+        match pushed.map_err(Spoilt::other)? {
+            Ok(position) => {
+                self.accepted += 1;
+                self.sent.push_back(Sent { task, position, block });
+                Ok(Ok(()))
+            }
+            Err(Full) => Ok(Err(task)),
+        }
+    }
+
+    /// Wakes the worker if it sleeps.
+    pub fn ring(&self) {
+        if self.end.ring_needed() {
+            futex::wake(self.words.futex_word(AT_BELL), 1);
+        }
+    }
+
+    /// The next answer that has come.
+    pub fn answer(&mut self) -> Result<Option<Answer>> {
+        let Some(frame) = self.end.responses.peek().map_err(Spoilt::other)? else {
+            return Ok(None);
+        };
+        let mut body = Vec::new();
+        self.end.responses.read(&frame, &mut body);
+        self.end.responses.advance(&frame);
+        if frame.kind & IN_BLOCK != 0 {
+            let mut whole = Vec::new();
+            let block = self.results.read(&body, &mut whole)?;
+            self.owed.push(block.offset);
+            body = whole;
+        }
+        Ok(Some(Answer { kind: frame.kind & !IN_BLOCK, id: frame.id, aux: frame.aux, body }))
+    }
+
+    pub fn has_answer(&self) -> bool {
+        self.end.responses.has_more()
+    }
+
+    /// Takes the task out of what was sent. Answers come in the order of the tasks, so the
+    /// first is the one, unless the worker makes things up.
+    pub fn answered(&mut self, id: u64) -> Option<Sent> {
+        let index = self.sent.iter().position(|sent| sent.task.id == id)?;
+        self.sent.remove(index)
+    }
+
+    /// Takes back up to `count` tasks that have not begun, the last ones first.
+    pub fn take_back(&mut self, count: usize) -> std::result::Result<Vec<Sent>, Corrupt> {
+        let mut back = Vec::new();
+        let mut index = self.sent.len();
+        while back.len() < count && index > 0 {
+            index -= 1;
+            if !self.end.requests.revoke(self.sent[index].position)? {
+                break; // it is claimed, and so is everything before it
+            }
+            back.extend(self.sent.remove(index));
+            self.accepted -= 1;
+        }
+        Ok(back)
+    }
+
+    /// Takes back one task, if it has not begun.
+    pub fn take_back_one(&mut self, id: u64) -> std::result::Result<Option<Sent>, Corrupt> {
+        let Some(index) = self.sent.iter().position(|sent| sent.task.id == id) else {
+            return Ok(None);
+        };
+        if !self.end.requests.revoke(self.sent[index].position)? {
+            return Ok(None);
+        }
+        self.accepted -= 1;
+        Ok(self.sent.remove(index))
+    }
+
+    /// Whether the task has begun; `None` if it is not here.
+    pub fn has_begun(&mut self, id: u64) -> Option<bool> {
+        let position = self.sent.iter().find(|sent| sent.task.id == id)?.position;
+        Some(self.end.requests.begun(position).unwrap_or(true))
+    }
+
+    /// How many of the sent tasks have not begun, by the newest look.
+    pub fn not_begun(&mut self) -> usize {
+        let Self { end, sent, .. } = self;
+        // positions grow, so the first that has not begun splits the rest off
+        let begun = sent.iter().take_while(|s| end.requests.begun(s.position).unwrap_or(true));
+        sent.len() - begun.count()
+    }
+
+    /// Says what is owed: blocks that are free again, and that it may end.
+    pub fn settle_debts(&mut self) -> Result<()> {
+        let mut said = false;
+        while let Some(&offset) = self.owed.last() {
+            let pushed = self.end.requests.push(wire::FREED, 0, offset, &[]);
+            if pushed.map_err(Spoilt::other)?.is_err() {
+                break;
+            }
+            self.owed.pop();
+            said = true;
+        }
+        if self.stop_owed && self.owed.is_empty() {
+            let pushed = self.end.requests.push(wire::STOP, 0, 0, &[]);
+            self.stop_owed = pushed.map_err(Spoilt::other)?.is_err();
+            said = true;
+        }
+        if said {
+            self.ring();
+        }
+        Ok(())
+    }
+
+    pub fn stop(&mut self) {
+        self.retiring = true;
+        self.stop_owed = true;
+    }
+
+    pub fn kill(&self) {
+        if let Some(process) = &self.process {
+            // the only refusal left is a process that we may not signal, which we started
+            let killed = process.kill();
+            debug_assert!(killed.is_ok());
+        }
+    }
+}

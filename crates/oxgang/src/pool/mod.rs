@@ -1,0 +1,516 @@
+//! The owner's side of a pool.
+//!
+//! Who does the work of sending and taking in? Whoever is there: a thread that submits sends,
+//! a thread that waits for a result takes in (it *leads*), and the *driver* does both while
+//! nobody waits, besides what only it does: noticing deaths, starting and ending workers, and
+//! handing completions to those who asked to be told. The driver is a thread of the caller's
+//! making that calls [`Pool::turn`] until it says that all is over; a pool starts no thread.
+//!
+//! One lock guards the books (`core`). It is held for moments, never while waiting, and never
+//! while calling out, except to [`Completion`]s, which must not block.
+
+mod core;
+mod life;
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use oxgang_os::event::{WakeUp, wait_readable};
+use oxgang_os::futex::{self, Woken};
+use oxgang_os::process::{Exit, Process};
+use oxgang_os::segment::Segment;
+use oxgang_os::{Result, cpus};
+use oxgang_shm::watch::{self, WATCH_BYTES, Watch};
+
+pub use self::core::Counters;
+use self::core::Core;
+use crate::segment::{BlockWriter, Mapped};
+use crate::spin::{self, Spinner};
+use crate::starter::{Invitation, Notice, Starter};
+use crate::supervisor::{Event, Incarnation, Phase};
+use crate::task::{Callable, Completion, Task, TaskId};
+
+/// Waits are cut into slices of this length: a signal may come in the moment between the last
+/// look and the sleep, and interrupts nothing then.
+const SLICE: Duration = Duration::from_millis(200);
+/// How long a process that has ended may take to be reaped by who started it.
+const REAPING: Duration = Duration::from_secs(2);
+
+/// What a pool is to be.
+#[derive(Debug, Clone)]
+pub struct PoolOptions {
+    /// Workers at most.
+    pub max_workers: usize,
+    /// Start all of them with the first task, not one by one as they are needed.
+    pub eager: bool,
+    /// Tasks that a worker may run before it is replaced.
+    pub tasks_per_worker: Option<u64>,
+    /// What every worker is sent first.
+    pub setup: Vec<u8>,
+}
+
+/// Why a task was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refused {
+    /// The pool has been closed.
+    Closed,
+    /// The pool cannot go on; why.
+    Broken(Arc<str>),
+    /// This process is a fork of the one that made the pool.
+    Forked,
+}
+
+/// How a wait ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waited {
+    /// It is done.
+    Done,
+    /// Time is up.
+    TimeUp,
+    /// Look for signals and call again.
+    Signal,
+    /// This process is a fork of the one that made the pool: it will never be done.
+    Forked,
+}
+
+/// Something to wait for that a [`Completion`] completes.
+pub trait Waitable {
+    /// Whether it is done.
+    fn done(&self) -> bool;
+
+    /// Sleeps until it may be done, for `limit` at most.
+    fn park(&self, limit: Duration) -> Woken;
+}
+
+/// What the driver has to do after a turn.
+pub struct Turn {
+    /// Completions that asked to be told.
+    pub attention: Vec<Arc<dyn Completion>>,
+    /// All is over: the driver ends.
+    pub finished: bool,
+}
+
+/// A worker, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerState {
+    /// Which life of which seat.
+    pub incarnation: Incarnation,
+    /// Its process, once known.
+    pub pid: Option<i32>,
+    /// Whether it takes tasks.
+    pub ready: bool,
+    /// Tasks that it has now.
+    pub tasks: usize,
+}
+
+/// A pool of worker processes. See the module.
+pub struct Pool {
+    core: Mutex<Core>,
+    starter: Box<dyn Starter>,
+    segment: Segment,
+    watch: Watch<Mapped>,
+    watch_words: Mapped,
+    wake: WakeUp,
+    leading: AtomicBool,
+    eager: bool,
+    max_workers: usize,
+    generation: u64,
+}
+
+impl Pool {
+    /// A pool; nothing is started before the first task.
+    ///
+    /// # Errors
+    /// If there is no memory or descriptor for it.
+    pub fn new(options: PoolOptions, starter: Box<dyn Starter>) -> Result<Self> {
+        let segment = Segment::create("oxgang pool", WATCH_BYTES as u64)?;
+        let watch_words = Mapped::new(segment.map(0, WATCH_BYTES)?);
+        let watch = Watch::new(watch_words.clone());
+        let cpus = cpus::usable() as u64;
+        watch.set_spin_limit(if cpus > 1 { cpus } else { 0 });
+        let same = Segment::adopt(segment.as_fd().try_clone_to_owned()?)?;
+        let arena = BlockWriter::new(same, WATCH_BYTES as u64);
+        let PoolOptions { max_workers, eager, tasks_per_worker, setup } = options;
+        let core = Core::new(max_workers, tasks_per_worker, setup, arena, watch.clone());
+        Ok(Self {
+            core: Mutex::new(core),
+            starter,
+            segment,
+            watch,
+            watch_words,
+            wake: WakeUp::new()?,
+            leading: AtomicBool::new(false),
+            eager,
+            max_workers,
+            generation: crate::generation(),
+        })
+    }
+
+    fn core(&self) -> MutexGuard<'_, Core> {
+        // a panic while it was held is a bug; the books are still the best there is
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this process is a fork of the one that made the pool.
+    #[must_use]
+    pub fn forked(&self) -> bool {
+        self.generation != crate::generation()
+    }
+
+    /// The next free task id.
+    #[must_use]
+    pub fn next_task() -> TaskId {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Hands in a task.
+    ///
+    /// # Errors
+    /// If the pool takes none; the completion is not called then.
+    pub fn submit(
+        &self,
+        id: TaskId,
+        callable: Arc<Callable>,
+        payload: Vec<u8>,
+        completion: Arc<dyn Completion>,
+    ) -> std::result::Result<(), Refused> {
+        if self.forked() {
+            return Err(Refused::Forked);
+        }
+        let mut core = self.core();
+        if let Some(why) = &core.broken {
+            return Err(Refused::Broken(why.clone()));
+        }
+        if core.supervisor.phase() > Phase::Open {
+            return Err(Refused::Closed);
+        }
+        core.counters.submitted += 1;
+        core.queue.push_back(Task { id, callable, payload, completion });
+        if core.counters.submitted == 1 && self.eager {
+            for _ in 0..self.max_workers {
+                core.handle(Event::Wanted);
+            }
+        }
+        core.turn();
+        self.follow_up(core);
+        Ok(())
+    }
+
+    /// What a turn left to do that must not be done under the lock.
+    fn follow_up(&self, mut core: MutexGuard<'_, Core>) {
+        let starts = std::mem::take(&mut core.starts);
+        let told = core.attention.is_empty();
+        drop(core);
+        if !told {
+            self.wake.ring();
+        }
+        if !starts.is_empty() {
+            self.start(starts);
+            self.wake.ring(); // there is one more process to look after
+        }
+    }
+
+    fn start(&self, starts: Vec<(usize, Incarnation)>) {
+        for (_, one) in starts {
+            let prepared = self.core().prepare(one);
+            let started = prepared.and_then(|channel| {
+                self.starter.start(Invitation {
+                    incarnation: one,
+                    channel: channel.as_fd(),
+                    pool: self.segment.as_fd(),
+                    wake: self.wake.as_fd(),
+                })
+            });
+            let mut core = self.core();
+            match started {
+                Ok(Some(process)) => core.started(one, process),
+                Ok(None) => {}
+                Err(error) => core.start_refused(one, format!("no worker can be started: {error}")),
+            }
+            core.turn();
+        }
+    }
+
+    /// Takes a task back if it has not begun. Its completion is told.
+    pub fn cancel(&self, id: TaskId) -> bool {
+        if self.forked() {
+            return false;
+        }
+        let mut core = self.core();
+        core.turn();
+        let cancelled = core.cancel(id);
+        core.turn();
+        self.follow_up(core);
+        cancelled
+    }
+
+    /// Whether a worker has begun the task. `false` also for a task that is done.
+    pub fn has_begun(&self, id: TaskId) -> bool {
+        !self.forked() && self.core().lives.iter_mut().any(|life| life.has_begun(id) == Some(true))
+    }
+
+    /// Takes no more tasks; what has been handed in is still done, unless `cancel`, which
+    /// takes back what has not begun.
+    pub fn close(&self, cancel: bool) {
+        if self.forked() {
+            return;
+        }
+        let mut core = self.core();
+        core.handle(Event::Close);
+        if cancel {
+            core.turn();
+            core.cancel_all();
+        }
+        core.turn();
+        self.follow_up(core);
+        self.wake.ring();
+    }
+
+    /// Ends all workers at once; tasks that are left fail for this reason.
+    pub fn kill(&self, why: &str) {
+        if self.forked() {
+            return;
+        }
+        let mut core = self.core();
+        core.turn();
+        core.break_down(why.into());
+        core.handle(Event::Kill);
+        self.follow_up(core);
+        self.wake.ring();
+    }
+
+    /// Sends a signal to every worker.
+    pub fn signal(&self, number: i32) {
+        if !self.forked() {
+            for life in &self.core().lives {
+                if let Some(process) = &life.process {
+                    // a worker that has just ended needs no signal
+                    let _gone = process.signal(number);
+                }
+            }
+        }
+    }
+
+    /// Takes in what has come, if nobody else is at it.
+    pub fn poke(&self) {
+        if self.forked() {
+            return;
+        }
+        if let Ok(mut core) = self.core.try_lock()
+            && core.has_answers()
+        {
+            core.turn();
+            self.follow_up(core);
+        }
+    }
+
+    /// One more unfinished task whose completion the driver must hand on.
+    pub fn watch_one_more(&self) {
+        if self.forked() {
+            return;
+        }
+        let mut core = self.core();
+        core.watched += 1;
+        core.turn();
+        self.follow_up(core);
+    }
+
+    fn watch_one_less(&self) {
+        let mut core = self.core();
+        core.watched -= 1;
+        core.turn();
+        self.follow_up(core);
+    }
+
+    /// Waits until `what` is done, until `deadline`, or until a signal may have come.
+    pub fn wait(&self, what: &dyn Waitable, deadline: Option<Instant>) -> Waited {
+        loop {
+            if what.done() {
+                return Waited::Done;
+            }
+            if self.forked() {
+                return Waited::Forked;
+            }
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                self.poke();
+                return if what.done() { Waited::Done } else { Waited::TimeUp };
+            }
+            let slice = left.map_or(SLICE, |left| left.min(SLICE));
+            let woken = if self.leading.swap(true, Ordering::Acquire) {
+                // somebody leads already; the driver serves everybody else
+                self.watch_one_more();
+                let woken = if what.done() { Woken::Maybe } else { what.park(slice) };
+                self.watch_one_less();
+                woken
+            } else {
+                let woken = self.lead(what, slice);
+                self.leading.store(false, Ordering::Release);
+                woken
+            };
+            if woken != Woken::Maybe && !what.done() {
+                let up = deadline.is_some_and(|at| Instant::now() >= at);
+                return if up { Waited::TimeUp } else { Waited::Signal };
+            }
+        }
+    }
+
+    fn lead(&self, what: &dyn Waitable, slice: Duration) -> Woken {
+        thread_local! {
+            static SPINNER: std::cell::RefCell<Spinner> =
+                std::cell::RefCell::new(Spinner::new(spin::budget()));
+        }
+        let look = || {
+            self.take_turn();
+            what.done()
+        };
+        self.watch.lead();
+        let until = Instant::now() + slice;
+        let woken = loop {
+            if look() || SPINNER.with_borrow_mut(|s| s.spin(&self.watch, look)) {
+                break Woken::Maybe;
+            }
+            let bell = self.watch.park();
+            if look() {
+                break Woken::Maybe;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            let word = self.watch_words.futex_word(watch::AT_BELL);
+            let woken = futex::wait(word, bell as u32, Some(left));
+            self.watch.lead();
+            if woken != Woken::Maybe {
+                self.take_turn();
+                break woken;
+            }
+        };
+        self.watch.leave();
+        self.take_turn();
+        woken
+    }
+
+    fn take_turn(&self) {
+        let mut core = self.core();
+        core.turn();
+        if core.attention.is_empty() && core.starts.is_empty() {
+            return;
+        }
+        // starting a worker calls out, and callbacks are the driver's: leave both to it
+        drop(core);
+        self.wake.ring();
+    }
+
+    /// The driver's turn: waits for something to happen (for `limit` at most) and does what it
+    /// calls for. Call it again until it says that all is over.
+    ///
+    /// # Errors
+    /// If the pool's own descriptors fail; the pool is dead then.
+    pub fn turn(&self, limit: Option<Duration>) -> Result<Turn> {
+        let processes = {
+            let mut core = self.core();
+            core.turn();
+            let starts = std::mem::take(&mut core.starts);
+            if !starts.is_empty() {
+                drop(core);
+                self.start(starts);
+                core = self.core();
+            }
+            let attention = std::mem::take(&mut core.attention);
+            let finished = core.supervisor.finished();
+            if finished || !attention.is_empty() {
+                return Ok(Turn { attention, finished });
+            }
+            let taken = core.lives.iter();
+            taken
+                .filter_map(|life| Some((life.incarnation, life.process.clone()?)))
+                .collect::<Vec<_>>()
+        };
+        let mut fds: Vec<BorrowedFd<'_>> = vec![self.wake.as_fd()];
+        fds.extend(processes.iter().map(|(_, process)| process.as_fd()));
+        fds.extend(self.starter.notice_fd());
+        let ready = wait_readable(&fds, limit)?;
+        if ready[0] {
+            self.wake.clear();
+        }
+        self.take_notices();
+        for ((one, process), _) in processes.iter().zip(&ready[1..]).filter(|(_, ended)| **ended) {
+            let exit = self.exit_of(*one, process);
+            let mut core = self.core();
+            if let Some(life) = core.life(*one) {
+                life.exit = exit;
+            }
+            core.handle(Event::Exited(*one));
+        }
+        Ok(Turn { attention: Vec::new(), finished: false })
+    }
+
+    fn take_notices(&self) {
+        for notice in self.starter.notices() {
+            let mut core = self.core();
+            match notice {
+                Notice::Started(one, process) => core.started(one, process),
+                Notice::Refused(one, why) => core.start_refused(one, why),
+                Notice::Ended(one, exit) => {
+                    if let Some(life) = core.life(one) {
+                        life.exit = exit;
+                    }
+                }
+                Notice::Lost(why) => {
+                    let waiting = core.lives.iter().filter(|life| life.process.is_none());
+                    let waiting: Vec<_> = waiting.map(|life| life.incarnation).collect();
+                    for one in waiting {
+                        core.start_refused(one, why.clone());
+                    }
+                }
+            }
+        }
+    }
+
+    /// How the process ended; if who reaps it has not told yet, waits for that, within bounds.
+    fn exit_of(&self, one: Incarnation, process: &Process) -> Exit {
+        if let Some(exit) = self.starter.exit(process) {
+            return exit;
+        }
+        let until = Instant::now() + REAPING;
+        loop {
+            let told = self.core().life(one).map_or(Exit::Unknown, |life| life.exit);
+            let left = until.saturating_duration_since(Instant::now());
+            let fd = self.starter.notice_fd();
+            if told != Exit::Unknown || left.is_zero() || fd.is_none() {
+                return told;
+            }
+            let come = wait_readable(fd.as_slice(), Some(left));
+            self.take_notices();
+            if come.is_err() {
+                return Exit::Unknown;
+            }
+        }
+    }
+
+    /// What has been counted.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.core().counters
+    }
+
+    /// The workers as they are now.
+    #[must_use]
+    pub fn workers(&self) -> Vec<WorkerState> {
+        let core = self.core();
+        let state = |life: &life::Life| WorkerState {
+            incarnation: life.incarnation,
+            pid: life.process.as_ref().map(|process| process.pid),
+            ready: life.ready,
+            tasks: life.sent.len(),
+        };
+        core.lives.iter().map(state).collect()
+    }
+
+    /// Why the pool cannot go on, if so.
+    #[must_use]
+    pub fn broken(&self) -> Option<Arc<str>> {
+        if self.forked() { None } else { self.core().broken.clone() }
+    }
+}

@@ -1,0 +1,362 @@
+//! Who starts, retires and replaces workers. A pure state machine: events in, instructions
+//! out; no clock, no process, no lock. The pool's driver carries the instructions out.
+//!
+//! # A seat
+//!
+//! A pool has `max_workers` seats. One life of a worker on a seat is an *incarnation*, and
+//! incarnations are never used twice, so that a late message of a dead one cannot be taken for
+//! its successor's.
+//!
+//! | state | meaning | event | next | instruction |
+//! |---|---|---|---|---|
+//! | vacant | nobody | `Wanted` | starting | `Start` |
+//! | starting | asked for, not ready | `Ready` | ready | – |
+//! | | | `StartRefused` | vacant | `Break` after the third in a row |
+//! | | | `SetupFailed` | retiring | `Break` |
+//! | | | `Exited` | vacant | `Recover`; `Break` after the third in a row |
+//! | ready | takes tasks | `Spent` | retiring | `Retire` |
+//! | | | `Exited` | vacant | `Recover` |
+//! | retiring | told to end | `Exited` | vacant | `Recover` |
+//!
+//! An incarnation that is not on its seat any more is ignored, whatever is said of it.
+//!
+//! # The pool
+//!
+//! | phase | event | next | instruction |
+//! |---|---|---|---|
+//! | open | `Close` | closing | – |
+//! | open, closing | `Break` was given | ended | `Kill` for every seat that is taken |
+//! | closing | `Drained` (no task is left) | ending | `Retire` for every seat that is taken |
+//! | any | `Kill` | ended | `Kill` for every seat that is taken |
+//! | ending, ended | the last `Exited` | the same | `Finished` |
+
+/// One life of one worker.
+pub type Incarnation = u64;
+
+/// Starts that may fail one after the other before the pool is given up. One failure can be
+/// bad luck (memory, a signal); three are the rule.
+const FAILED_STARTS: u32 = 3;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seat {
+    Vacant,
+    Starting(Incarnation),
+    Ready(Incarnation),
+    Retiring(Incarnation),
+}
+
+impl Seat {
+    fn incarnation(self) -> Option<Incarnation> {
+        match self {
+            Self::Vacant => None,
+            Self::Starting(one) | Self::Ready(one) | Self::Retiring(one) => Some(one),
+        }
+    }
+}
+
+/// How far the pool is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Takes tasks.
+    Open,
+    /// Takes no more, works off what it has.
+    Closing,
+    /// All is done; the workers are told to end.
+    Ending,
+    /// Given up, or killed.
+    Ended,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// There is more work than hands.
+    Wanted,
+    /// The worker is ready for tasks.
+    Ready(Incarnation),
+    /// The worker cannot get ready; why.
+    SetupFailed(Incarnation, String),
+    /// No process could be started; why.
+    StartRefused(Incarnation, String),
+    /// The worker has had as many tasks as it may, and has answered all of them.
+    Spent(Incarnation),
+    /// The worker's process has ended.
+    Exited(Incarnation),
+    /// No more tasks will come.
+    Close,
+    /// No task is left.
+    Drained,
+    /// End now, whatever runs.
+    Kill,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Instruction {
+    /// Start a worker on this seat.
+    Start(usize, Incarnation),
+    /// Tell it to end in order.
+    Retire(Incarnation),
+    /// End it at once.
+    Kill(Incarnation),
+    /// Its process is gone: end its leases, one by one.
+    Recover(Incarnation),
+    /// The pool cannot go on; why. Every task that is left fails.
+    Break(String),
+    /// The last worker is gone: the driver may end.
+    Finished,
+}
+
+/// The state.
+#[derive(Debug)]
+pub struct Supervisor {
+    seats: Vec<Seat>,
+    phase: Phase,
+    next: Incarnation,
+    failed_starts: u32,
+    finished: bool,
+}
+
+impl Supervisor {
+    /// A pool of `max_workers` vacant seats; incarnations are counted from `first`.
+    #[must_use]
+    pub fn new(max_workers: usize, first: Incarnation) -> Self {
+        Self {
+            seats: vec![Seat::Vacant; max_workers],
+            phase: Phase::Open,
+            next: first,
+            failed_starts: 0,
+            finished: false,
+        }
+    }
+
+    /// How far the pool is.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Whether `Finished` has been given.
+    #[must_use]
+    pub fn finished(&self) -> bool {
+        self.finished
+    }
+
+    /// Whether a `Wanted` would start somebody.
+    #[must_use]
+    pub fn has_vacancy(&self) -> bool {
+        self.phase <= Phase::Closing && self.seats.contains(&Seat::Vacant)
+    }
+
+    /// One step.
+    pub fn handle(&mut self, event: Event) -> Vec<Instruction> {
+        let mut todo = Vec::new();
+        match event {
+            Event::Wanted => self.start(&mut todo),
+            Event::Ready(one) => {
+                if let Some(seat) = self.seat_of(one)
+                    && self.seats[seat] == Seat::Starting(one)
+                {
+                    self.seats[seat] = Seat::Ready(one);
+                    self.failed_starts = 0;
+                }
+            }
+            Event::SetupFailed(one, why) => {
+                if let Some(seat) = self.seat_of(one) {
+                    self.seats[seat] = Seat::Retiring(one);
+                    self.give_up(why, &mut todo);
+                }
+            }
+            Event::StartRefused(one, why) => {
+                if let Some(seat) = self.seat_of(one) {
+                    self.seats[seat] = Seat::Vacant;
+                    self.count_failure(why, &mut todo);
+                }
+            }
+            Event::Spent(one) => {
+                if let Some(seat) = self.seat_of(one)
+                    && self.seats[seat] == Seat::Ready(one)
+                {
+                    self.seats[seat] = Seat::Retiring(one);
+                    todo.push(Instruction::Retire(one));
+                }
+            }
+            Event::Exited(one) => {
+                if let Some(seat) = self.seat_of(one) {
+                    let was = std::mem::replace(&mut self.seats[seat], Seat::Vacant);
+                    todo.push(Instruction::Recover(one));
+                    if matches!(was, Seat::Starting(_)) {
+                        let why = "workers end before they are ready for tasks".to_owned();
+                        self.count_failure(why, &mut todo);
+                    }
+                }
+            }
+            Event::Close => self.phase = self.phase.max(Phase::Closing),
+            Event::Drained => {
+                if self.phase == Phase::Closing {
+                    self.phase = Phase::Ending;
+                    for seat in &mut self.seats {
+                        if let Some(one) = seat.incarnation() {
+                            *seat = Seat::Retiring(one);
+                            todo.push(Instruction::Retire(one));
+                        }
+                    }
+                }
+            }
+            Event::Kill => self.kill_all(&mut todo),
+        }
+        let empty = self.seats.iter().all(|seat| *seat == Seat::Vacant);
+        if self.phase >= Phase::Ending && empty && !self.finished {
+            self.finished = true;
+            todo.push(Instruction::Finished);
+        }
+        todo
+    }
+
+    fn seat_of(&self, one: Incarnation) -> Option<usize> {
+        self.seats.iter().position(|seat| seat.incarnation() == Some(one))
+    }
+
+    fn start(&mut self, todo: &mut Vec<Instruction>) {
+        if self.phase > Phase::Closing {
+            return;
+        }
+        if let Some(seat) = self.seats.iter().position(|seat| *seat == Seat::Vacant) {
+            let one = self.next;
+            self.next += 1;
+            self.seats[seat] = Seat::Starting(one);
+            todo.push(Instruction::Start(seat, one));
+        }
+    }
+
+    fn count_failure(&mut self, why: String, todo: &mut Vec<Instruction>) {
+        self.failed_starts += 1;
+        if self.failed_starts >= FAILED_STARTS {
+            self.give_up(why, todo);
+        }
+    }
+
+    fn give_up(&mut self, why: String, todo: &mut Vec<Instruction>) {
+        if self.phase < Phase::Ended {
+            todo.push(Instruction::Break(why));
+            self.kill_all(todo);
+        }
+    }
+
+    fn kill_all(&mut self, todo: &mut Vec<Instruction>) {
+        self.phase = Phase::Ended;
+        todo.extend(self.seats.iter().filter_map(|s| s.incarnation()).map(Instruction::Kill));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_quiet_life() {
+        let mut pool = Supervisor::new(2, 100);
+        assert_eq!(pool.handle(Event::Wanted), [Instruction::Start(0, 100)]);
+        assert_eq!(pool.handle(Event::Ready(100)), []);
+        assert_eq!(pool.handle(Event::Spent(100)), [Instruction::Retire(100)]);
+        assert_eq!(pool.handle(Event::Wanted), [Instruction::Start(1, 101)]);
+        assert!(!pool.has_vacancy());
+        assert_eq!(pool.handle(Event::Exited(100)), [Instruction::Recover(100)]);
+        assert!(pool.has_vacancy());
+        assert_eq!(pool.handle(Event::Close), []);
+        assert_eq!(pool.handle(Event::Drained), [Instruction::Retire(101)]);
+        assert_eq!(pool.handle(Event::Wanted), [], "too late");
+        let last = [Instruction::Recover(101), Instruction::Finished];
+        assert_eq!(pool.handle(Event::Exited(101)), last);
+    }
+
+    #[test]
+    fn starts_that_fail_break_the_pool_in_the_end() {
+        let mut pool = Supervisor::new(1, 100);
+        for one in 100..102 {
+            pool.handle(Event::Wanted);
+            assert_eq!(pool.handle(Event::Exited(one)), [Instruction::Recover(one)]);
+        }
+        pool.handle(Event::Wanted);
+        let end = pool.handle(Event::StartRefused(102, "no memory".into()));
+        assert_eq!(end, [Instruction::Break("no memory".into()), Instruction::Finished]);
+    }
+
+    #[test]
+    fn a_failed_setup_breaks_the_pool_at_once() {
+        let mut pool = Supervisor::new(2, 100);
+        pool.handle(Event::Wanted);
+        pool.handle(Event::Wanted);
+        let end = pool.handle(Event::SetupFailed(101, "boom".into()));
+        let killed = [Instruction::Kill(100), Instruction::Kill(101)];
+        assert_eq!(end[0], Instruction::Break("boom".into()));
+        assert_eq!(end[1..], killed);
+        assert_eq!(pool.handle(Event::SetupFailed(100, "boom".into())), [], "told once");
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        let one = 100_u64..112;
+        prop_oneof![
+            4 => Just(Event::Wanted),
+            4 => one.clone().prop_map(Event::Ready),
+            1 => one.clone().prop_map(|i| Event::SetupFailed(i, "x".into())),
+            1 => one.clone().prop_map(|i| Event::StartRefused(i, "x".into())),
+            2 => one.clone().prop_map(Event::Spent),
+            4 => one.prop_map(Event::Exited),
+            1 => Just(Event::Close),
+            1 => Just(Event::Drained),
+            1 => Just(Event::Kill),
+        ]
+    }
+
+    proptest! {
+        /// Whatever comes in whatever order: an incarnation is started once, recovered at most
+        /// once and only after its start; nobody is started after the end; the pool breaks at
+        /// most once; it finishes once, with nobody left.
+        #[test]
+        fn invariants(events in prop::collection::vec(event(), 0..60)) {
+            let mut pool = Supervisor::new(3, 100);
+            let (mut started, mut gone) = (Vec::new(), Vec::new());
+            let (mut broken, mut finished) = (0, 0);
+            for event in events {
+                let refused = match &event {
+                    Event::StartRefused(one, _) if started.contains(one) => Some(*one),
+                    _ => None,
+                };
+                let was_ended = pool.phase() > Phase::Closing;
+                for instruction in pool.handle(event) {
+                    match instruction {
+                        Instruction::Start(seat, one) => {
+                            prop_assert!(seat < 3 && !was_ended && !started.contains(&one));
+                            started.push(one);
+                        }
+                        Instruction::Recover(one) => {
+                            prop_assert!(started.contains(&one) && !gone.contains(&one));
+                            gone.push(one);
+                        }
+                        Instruction::Retire(one) | Instruction::Kill(one) => {
+                            prop_assert!(started.contains(&one) && !gone.contains(&one));
+                        }
+                        Instruction::Break(_) => broken += 1,
+                        Instruction::Finished => finished += 1,
+                    }
+                }
+                if let Some(one) = refused && !gone.contains(&one) {
+                    gone.push(one);
+                }
+                let alive = started.iter().filter(|one| !gone.contains(one)).count();
+                prop_assert!(alive <= 3);
+                prop_assert!(finished == 0 || alive == 0);
+            }
+            prop_assert!(broken <= 1 && finished <= 1);
+            // and it can always be ended
+            pool.handle(Event::Kill);
+            for one in started {
+                pool.handle(Event::Exited(one));
+            }
+            prop_assert!(pool.finished());
+        }
+    }
+}

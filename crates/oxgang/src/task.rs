@@ -1,0 +1,108 @@
+//! Tasks, what becomes of them, and who is told.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use oxgang_os::process::Exit;
+
+/// Number of a task, unique in this process.
+pub type TaskId = u64;
+
+/// What a task runs, as bytes that the worker can turn into something callable. Sent once to
+/// each worker, however many tasks use it.
+#[derive(Debug)]
+pub struct Callable {
+    pub(crate) id: u64,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Callable {
+    /// A callable from its encoded form.
+    #[must_use]
+    pub fn new(bytes: Vec<u8>) -> Arc<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Arc::new(Self { id: NEXT.fetch_add(1, Ordering::Relaxed), bytes })
+    }
+}
+
+/// How a worker was lost, as much as is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Crash {
+    /// The task that it had begun.
+    pub task: TaskId,
+    /// The worker's process number.
+    pub pid: i32,
+    /// How the process ended.
+    pub exit: Exit,
+}
+
+/// What becomes of a task. Exactly one of these.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It returned; the encoded result.
+    Result(Vec<u8>),
+    /// It raised; the encoded error.
+    Failure(Vec<u8>),
+    /// Its worker ended while it ran.
+    Crashed(Crash),
+    /// The pool cannot go on; why.
+    Broken(Arc<str>),
+    /// It was taken back before it began.
+    Cancelled,
+}
+
+/// Somebody to tell. Called with the pool's lock held: it must not block, nor call the pool.
+pub trait Completion: Send + Sync {
+    /// Whether the task is still wanted, asked right before it is sent to a worker.
+    fn wanted(&self) -> bool;
+
+    /// The outcome. `true`: somebody must still be told by the pool's driver (see
+    /// [`Turn::attention`](crate::pool::Turn)).
+    fn complete(self: Arc<Self>, outcome: Outcome) -> bool;
+}
+
+/// A task on its way.
+pub(crate) struct Task {
+    pub id: TaskId,
+    pub callable: Arc<Callable>,
+    pub payload: Vec<u8>,
+    pub completion: Arc<dyn Completion>,
+}
+
+/// The result to come, for Rust programs.
+#[derive(Debug, Default)]
+pub struct JoinHandle {
+    outcome: Mutex<Option<Outcome>>,
+    done: Condvar,
+}
+
+impl JoinHandle {
+    /// One that nobody has completed yet.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Waits for the outcome and takes it. A second call would wait for ever, so it gives
+    /// `None` instead.
+    pub fn join(self: Arc<Self>) -> Option<Outcome> {
+        let this = self;
+        let mut outcome = this.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        while outcome.is_none() {
+            outcome = this.done.wait(outcome).unwrap_or_else(PoisonError::into_inner);
+        }
+        outcome.take()
+    }
+}
+
+impl Completion for JoinHandle {
+    fn wanted(&self) -> bool {
+        true
+    }
+
+    fn complete(self: Arc<Self>, outcome: Outcome) -> bool {
+        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+        self.done.notify_all();
+        false
+    }
+}

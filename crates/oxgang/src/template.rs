@@ -1,0 +1,314 @@
+//! The template process: single-threaded, warmed up once, forked for each new worker.
+//!
+//! Forking a large or threaded owner is slow and unsafe, and starting an interpreter anew is
+//! slower still. So the owner starts one template, early; it imports what workers will need,
+//! and from then on a worker costs one fork of a small process.
+//!
+//! # Messages
+//!
+//! | from | first byte | then | descriptors |
+//! |---|---|---|---|
+//! | owner | `L` | – | the lifeline's end to hold |
+//! | owner | `C` | – | a further link, for another pool |
+//! | owner | `P` | text that the language above understands: what to warm up | – |
+//! | owner | `S` | incarnation | channel, pool, wake |
+//! | template | `s` | incarnation, pid | pidfd |
+//! | template | `r` | incarnation, reason | – |
+//! | template | `e` | incarnation, whether a signal, its number or the status | – |
+//!
+//! The template reaps its children, and only after it has sent the pidfd: so neither side
+//! ever acts on a process number that may have been given to another. If the owner ends, the
+//! lifeline ends the template and every worker; if the template ends, the owner sees its link
+//! close and starts another when it needs one.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use oxgang_os::event::wait_readable;
+use oxgang_os::link::{Link, Message};
+use oxgang_os::process::{Exit, Process};
+use oxgang_os::{Result, process};
+
+use crate::starter::{Invitation, Invited, Notice, Starter};
+use crate::supervisor::Incarnation;
+
+fn numbers(first: u8, numbers: &[u64]) -> Vec<u8> {
+    let mut bytes = vec![first];
+    bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
+    bytes
+}
+
+fn number(bytes: &[u8], index: usize) -> Option<u64> {
+    let from = 1 + index * 8;
+    bytes.get(from..from + 8)?.try_into().ok().map(u64::from_le_bytes)
+}
+
+/// The owner's handle of its template.
+#[derive(Debug)]
+pub struct Template {
+    process: Process,
+    link: Mutex<Link>,
+}
+
+impl Template {
+    /// Starts the program that is to be the template, and lets it hold the lifeline.
+    ///
+    /// `first` is the first message, uninterpreted: how the program finds its feet.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start(
+        program: &std::ffi::OsStr,
+        arguments: &[std::ffi::OsString],
+        first: &[u8],
+        lifeline: BorrowedFd<'_>,
+    ) -> Result<Self> {
+        let (process, link) = process::spawn(program, arguments)?;
+        link.send(first, &[])?;
+        link.send(b"L", &[lifeline])?;
+        Ok(Self { process, link: Mutex::new(link) })
+    }
+
+    /// Whether it is still there.
+    #[must_use]
+    pub fn alive(&self) -> bool {
+        !self.process.ended()
+    }
+
+    /// Its process number.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.process.pid
+    }
+
+    /// Tells it what to warm up.
+    ///
+    /// # Errors
+    /// If it is gone.
+    pub fn prepare(&self, what: &[u8]) -> Result<()> {
+        let mut bytes = vec![b'P'];
+        bytes.extend_from_slice(what);
+        self.link.lock().unwrap_or_else(PoisonError::into_inner).send(&bytes, &[])
+    }
+
+    /// A start method that forks this template.
+    ///
+    /// # Errors
+    /// If it is gone, or there are no descriptors left.
+    pub fn starter(self: &Arc<Self>) -> Result<TemplateStarter> {
+        let (ours, theirs) = Link::pair()?;
+        self.link
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .send(b"C", &[theirs.as_fd()])?;
+        Ok(TemplateStarter { link: ours, template: self.clone() })
+    }
+
+    /// Ends it and waits for that.
+    ///
+    /// # Errors
+    /// As the kernel says.
+    pub fn end(&self) -> Result<()> {
+        self.process.kill()?;
+        wait_readable(&[self.process.as_fd()], None)?;
+        let _status = self.process.exit(true);
+        Ok(())
+    }
+}
+
+/// A pool's start method by a template. Keeps the template, so that it outlives the pool.
+#[derive(Debug)]
+pub struct TemplateStarter {
+    link: Link,
+    template: Arc<Template>,
+}
+
+impl Starter for TemplateStarter {
+    fn start(&self, invitation: Invitation<'_>) -> Result<Option<Process>> {
+        let bytes = numbers(b'S', &[invitation.incarnation]);
+        self.link.send(&bytes, &[invitation.channel, invitation.pool, invitation.wake])?;
+        Ok(None)
+    }
+
+    fn notice_fd(&self) -> Option<BorrowedFd<'_>> {
+        // a link that has closed stays readable for ever: its loss is told once, by `alive`
+        self.template.alive().then(|| self.link.as_fd())
+    }
+
+    fn notices(&self) -> Vec<Notice> {
+        let mut notices = Vec::new();
+        loop {
+            match self.link.receive(true) {
+                Ok(Some(message)) => notices.extend(notice(message)),
+                Ok(None) => {
+                    notices.push(Notice::Lost("the template process has ended".to_owned()));
+                    return notices;
+                }
+                Err(_) => return notices,
+            }
+        }
+    }
+
+    fn exit(&self, _process: &Process) -> Option<Exit> {
+        if self.template.alive() { None } else { Some(Exit::Unknown) }
+    }
+}
+
+fn notice(message: Message) -> Option<Notice> {
+    let bytes = &message.bytes;
+    let one = number(bytes, 0)?;
+    match bytes[0] {
+        b's' => {
+            let pid = i32::try_from(number(bytes, 1)?).ok()?;
+            let fd = message.fds.into_iter().next()?;
+            Some(Notice::Started(one, Process::adopt(pid, fd)))
+        }
+        b'r' => Some(Notice::Refused(one, String::from_utf8_lossy(&bytes[9..]).into_owned())),
+        b'e' => {
+            let value = i32::try_from(number(bytes, 2)?).ok()?;
+            let exit = if number(bytes, 1)? == 1 { Exit::Signal(value) } else { Exit::Code(value) };
+            Some(Notice::Ended(one, exit))
+        }
+        _ => None,
+    }
+}
+
+/// What the template's program has to do next.
+#[derive(Debug)]
+pub enum Order {
+    /// Fork; the child takes up the invitation, the parent reports by
+    /// [`Server::started`] or [`Server::refused`].
+    Fork(Invited, usize),
+    /// Warm this up.
+    Prepare(Vec<u8>),
+    /// The owner is gone.
+    End,
+}
+
+/// The template's own side.
+#[derive(Debug)]
+pub struct Server {
+    links: Vec<Option<Link>>,
+    children: Vec<(usize, Incarnation, Process)>,
+    /// The owner's line, and this process's own hold of it.
+    lifeline: Option<(OwnedFd, OwnedFd)>,
+}
+
+impl Server {
+    /// With the link that is the program's standard input.
+    #[must_use]
+    pub fn new(link: Link) -> Self {
+        Self { links: vec![Some(link)], children: Vec::new(), lifeline: None }
+    }
+
+    /// Waits for the next order, reaping children meanwhile.
+    ///
+    /// # Errors
+    /// If waiting fails.
+    pub fn next(&mut self) -> Result<Order> {
+        loop {
+            let mut fds: Vec<BorrowedFd<'_>> = Vec::new();
+            fds.extend(self.links.iter().flatten().map(AsFd::as_fd));
+            let links = fds.len();
+            fds.extend(self.children.iter().map(|(_, _, process)| process.as_fd()));
+            let ready = wait_readable(&fds, None)?;
+            let open: Vec<usize> =
+                (0..self.links.len()).filter(|&i| self.links[i].is_some()).collect();
+            let ended: Vec<bool> = ready[links..].to_vec();
+            self.reap(&ended);
+            for (index, _) in open.into_iter().zip(ready).filter(|(_, ready)| *ready) {
+                if let Some(order) = self.read(index)? {
+                    return Ok(order);
+                }
+            }
+        }
+    }
+
+    fn read(&mut self, index: usize) -> Result<Option<Order>> {
+        let Some(link) = &self.links[index] else { return Ok(None) };
+        let message = match link.receive(true) {
+            Ok(message) => message,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let Some(mut message) = message else {
+            self.links[index] = None; // that pool is over; the first link is the owner itself
+            return Ok((index == 0).then_some(Order::End));
+        };
+        match message.bytes.first() {
+            Some(b'L') => {
+                if let Some(line) = message.fds.pop() {
+                    match process::hold(line.as_fd()) {
+                        Ok(held) => self.lifeline = Some((line, held)),
+                        Err(_) => return Ok(Some(Order::End)),
+                    }
+                }
+                Ok(None)
+            }
+            Some(b'C') => {
+                self.links.extend(message.fds.pop().map(|fd| Some(Link::adopt(fd))));
+                Ok(None)
+            }
+            Some(b'P') => Ok(Some(Order::Prepare(message.bytes[1..].to_vec()))),
+            Some(b'S') => {
+                message.bytes.remove(0);
+                Ok(Some(Order::Fork(Invited::from_message(message)?, index)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn reap(&mut self, ended: &[bool]) {
+        let mut ended = ended.iter();
+        let links = &self.links;
+        self.children.retain(|(index, one, process)| {
+            if !ended.next().copied().unwrap_or(false) {
+                return true;
+            }
+            let exit = process.exit(true).unwrap_or(Exit::Unknown);
+            let (signalled, value) = match exit {
+                Exit::Signal(signal) => (1, signal),
+                Exit::Code(code) => (0, code),
+                Exit::Unknown => (0, -1),
+            };
+            if let Some(link) = &links[*index] {
+                let told = numbers(b'e', &[*one, signalled, value as u32 as u64]);
+                // a pool that is gone needs no telling
+                let _gone = link.send(&told, &[]);
+            }
+            false
+        });
+    }
+
+    /// Parent, after the fork: the child has this number. It has not been reaped.
+    ///
+    /// # Errors
+    /// If the kernel has no handle for it.
+    pub fn started(&mut self, index: usize, one: Incarnation, pid: i32) -> Result<()> {
+        let child = Process::open(pid)?;
+        if let Some(link) = &self.links[index] {
+            let told = numbers(b's', &[one, pid as u64]);
+            let _gone = link.send(&told, &[child.as_fd()]);
+        }
+        self.children.push((index, one, child));
+        Ok(())
+    }
+
+    /// The fork failed.
+    pub fn refused(&self, index: usize, one: Incarnation, why: &str) {
+        if let Some(link) = &self.links[index] {
+            let mut told = numbers(b'r', &[one]);
+            told.extend_from_slice(why.as_bytes());
+            let _gone = link.send(&told, &[]);
+        }
+    }
+
+    /// Child, after the fork: lets go of everything of the template, and holds the lifeline
+    /// for itself. Keep what is returned.
+    ///
+    /// # Errors
+    /// If the owner has ended meanwhile.
+    pub fn leave(self) -> Result<Option<OwnedFd>> {
+        self.lifeline.as_ref().map(|(line, _)| process::hold(line.as_fd())).transpose()
+    }
+}

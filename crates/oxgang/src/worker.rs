@@ -1,0 +1,178 @@
+//! The worker's side: the next request, the publishing of answers, sleeping in between.
+//!
+//! One thread uses it. Every wait returns when a signal comes, so that the language above can
+//! run its handlers and call again.
+
+use std::os::fd::AsFd;
+
+use oxgang_os::event::WakeUp;
+use oxgang_os::futex;
+use oxgang_os::link::Link;
+use oxgang_os::segment::Segment;
+use oxgang_os::{Result, futex::Woken};
+use oxgang_shm::channel::{AT_BELL, IN_BLOCK, Request, WorkerEnd};
+use oxgang_shm::ring::Full;
+use oxgang_shm::watch::{self, WATCH_BYTES, Wake, Watch};
+
+use crate::segment::{BlockReader, BlockWriter, Mapped};
+use crate::spin::{self, Spinner};
+use crate::starter::Invited;
+use crate::wire;
+
+/// A worker's end of its pool.
+#[derive(Debug)]
+pub struct Worker {
+    end: WorkerEnd<Mapped>,
+    channel: Mapped,
+    watch: Watch<Mapped>,
+    watch_words: Mapped,
+    driver: WakeUp,
+    requests: BlockReader,
+    results: BlockWriter,
+    spinner: Spinner,
+    payload: Vec<u8>,
+    longest_inline: usize,
+}
+
+/// What came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// A request; its bytes are in [`Worker::payload`].
+    Request(Request),
+    /// Nothing yet: a signal came.
+    Signal,
+}
+
+impl Worker {
+    /// Takes up an invitation.
+    ///
+    /// # Errors
+    /// If the memory is not what it should be, or cannot be mapped.
+    pub fn join(invited: Invited) -> Result<Self> {
+        let segment = Segment::adopt(invited.channel)?;
+        let pool = Segment::adopt(invited.pool)?;
+        let length = usize::try_from(segment.length()?).map_err(std::io::Error::other)?;
+        let channel = Mapped::new(segment.map(0, length)?);
+        let watch_words = Mapped::new(pool.map(0, WATCH_BYTES)?);
+        let end = WorkerEnd::open(channel.clone()).map_err(std::io::Error::other)?;
+        let shape = end.shape();
+        Ok(Self {
+            end,
+            channel,
+            watch: Watch::new(watch_words.clone()),
+            watch_words,
+            driver: WakeUp::adopt(invited.wake),
+            requests: BlockReader::new(pool),
+            results: BlockWriter::new(segment, shape.bytes() as u64),
+            spinner: Spinner::new(spin::budget()),
+            payload: Vec::new(),
+            longest_inline: shape.longest_inline(),
+        })
+    }
+
+    /// Takes up the invitation that [`SpawnProgram`](crate::starter::SpawnProgram) sends to a
+    /// program's standard input.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn from_stdin() -> Result<Self> {
+        let link = Link::adopt(std::io::stdin().as_fd().try_clone_to_owned()?);
+        let message = link.receive(false)?;
+        let message = message.ok_or_else(|| std::io::Error::other("the owner has gone"))?;
+        Self::join(Invited::from_message(message)?)
+    }
+
+    /// The bytes of the request that came last.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
+    /// Waits for the next request and begins it.
+    ///
+    /// # Errors
+    /// If the channel is corrupt; the worker should end then.
+    pub fn next(&mut self) -> Result<Next> {
+        loop {
+            if let Some(request) = self.take()? {
+                return Ok(Next::Request(request));
+            }
+            let end = &self.end;
+            if self.spinner.spin(&self.watch, || end.has_request()) {
+                continue;
+            }
+            if self.sleep(|worker| worker.end.has_request()) == Woken::Signal {
+                return Ok(Next::Signal);
+            }
+        }
+    }
+
+    fn take(&mut self) -> Result<Option<Request>> {
+        loop {
+            match self.end.take(&mut self.payload).map_err(std::io::Error::other)? {
+                Some(request) if request.kind == wire::FREED => {
+                    self.results.take_back(request.aux);
+                }
+                Some(request) => {
+                    if request.in_block {
+                        let description = std::mem::take(&mut self.payload);
+                        self.requests.read(&description, &mut self.payload)?;
+                    }
+                    return Ok(Some(request));
+                }
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// Sleeps until the bell rings, unless `ready` says that there is no need.
+    fn sleep(&mut self, ready: impl Fn(&mut Self) -> bool) -> Woken {
+        let bell = self.end.prepare_sleep();
+        let woken = if ready(self) {
+            Woken::Maybe
+        } else {
+            futex::wait(self.channel.futex_word(AT_BELL), bell as u32, None)
+        };
+        self.end.wake();
+        woken
+    }
+
+    /// Publishes an answer and wakes whoever needs to know. If the owner has left no room for
+    /// it, waits until it has.
+    ///
+    /// # Errors
+    /// If the channel is corrupt, or there is no memory for a large answer; nothing has been
+    /// published then, and a shorter answer can be.
+    pub fn publish(&mut self, kind: u8, id: u64, aux: u64, parts: &[&[u8]]) -> Result<()> {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        if length <= self.longest_inline {
+            return self.push(kind, id, aux, parts);
+        }
+        let block = self.results.put(parts)?;
+        self.push(kind | IN_BLOCK, id, aux, &[&block.to_bytes()])
+    }
+
+    fn push(&mut self, kind: u8, id: u64, aux: u64, parts: &[&[u8]]) -> Result<()> {
+        loop {
+            match self.end.publish(kind, id, aux, parts).map_err(std::io::Error::other)? {
+                Ok(()) => break,
+                Err(Full) => {
+                    self.wake_owner(true);
+                    // a signal here is looked at by the caller after the answer is out
+                    self.sleep(|worker| !worker.end.responses_pile_up().unwrap_or(false));
+                }
+            }
+        }
+        let piled_up = self.end.responses_pile_up().map_err(std::io::Error::other)?;
+        self.wake_owner(piled_up);
+        Ok(())
+    }
+
+    fn wake_owner(&self, piled_up: bool) {
+        match self.watch.after_publish(!self.end.has_request(), piled_up) {
+            Wake::Nobody => {}
+            Wake::Leader => futex::wake(self.watch_words.futex_word(watch::AT_BELL), 1),
+            Wake::Driver => self.driver.ring(),
+        }
+    }
+}
