@@ -1,8 +1,43 @@
-//! The extension module `oxgang._core`.
+//! The extension module `oxgang._core`: the border between Python and the engine.
+//!
+//! Python has signatures, pickling and parity with the standard library; here is what moves
+//! bytes, waits and keeps state. One file per part of `_core.pyi`.
+
+#![allow(missing_docs, reason = "what Python sees is described in _core.pyi")]
+
+mod codec;
+mod future;
+mod payload;
+mod pool;
+mod python;
+mod template;
+mod threads;
+mod wait;
+mod worker;
+
 use pyo3::prelude::*;
 
-#[pymodule]
+/// In the child right after a fork: nothing of the parent's pools is this process's.
+#[pyfunction]
+fn forked() {
+    oxgang::forked();
+}
+
+#[pymodule(gil_used = false)]
 mod _core {
     #[pymodule_export]
+    use crate::forked;
+    #[pymodule_export]
+    use crate::future::Future;
+    #[pymodule_export]
+    use crate::pool::{PoolHandle, ProcessPool, Sendable};
+    #[pymodule_export]
+    use crate::template::{Held, Invitation, Lifeline, Template, TemplateServer, hold_lifeline};
+    #[pymodule_export]
+    use crate::threads::{ThreadPool, ThreadQueue};
+    #[pymodule_export]
+    use crate::worker::work;
+    #[pymodule_export]
+    #[allow(non_upper_case_globals)]
     const __version__: &str = env!("CARGO_PKG_VERSION");
 }

@@ -52,7 +52,7 @@ pub enum Outcome {
 }
 
 /// Somebody to tell. Called with the pool's lock held: it must not block, nor call the pool.
-pub trait Completion: Send + Sync {
+pub trait Completion: std::any::Any + Send + Sync {
     /// Whether the task is still wanted, asked right before it is sent to a worker.
     fn wanted(&self) -> bool;
 

@@ -107,6 +107,14 @@ impl Worker {
         }
     }
 
+    /// The next request, if there is one now.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub fn try_next(&mut self) -> Result<Option<Request>> {
+        self.take()
+    }
+
     fn take(&mut self) -> Result<Option<Request>> {
         loop {
             match self.end.take(&mut self.payload).map_err(std::io::Error::other)? {
@@ -144,35 +152,36 @@ impl Worker {
     /// If the channel is corrupt, or there is no memory for a large answer; nothing has been
     /// published then, and a shorter answer can be.
     pub fn publish(&mut self, kind: u8, id: u64, aux: u64, parts: &[&[u8]]) -> Result<()> {
-        let length: usize = parts.iter().map(|part| part.len()).sum();
-        if length <= self.longest_inline {
-            return self.push(kind, id, aux, parts);
+        while !self.publish_now(kind, id, aux, parts)? {
+            // a signal is looked at by the caller, after the answer is out
+            self.sleep(|worker| !worker.end.responses_pile_up().unwrap_or(false));
         }
-        let block = self.results.put(parts)?;
-        self.push(kind | IN_BLOCK, id, aux, &[&block.to_bytes()])
-    }
-
-    fn push(&mut self, kind: u8, id: u64, aux: u64, parts: &[&[u8]]) -> Result<()> {
-        loop {
-            match self.end.publish(kind, id, aux, parts).map_err(std::io::Error::other)? {
-                Ok(()) => break,
-                Err(Full) => {
-                    self.wake_owner(true);
-                    // a signal here is looked at by the caller after the answer is out
-                    self.sleep(|worker| !worker.end.responses_pile_up().unwrap_or(false));
-                }
-            }
-        }
-        let piled_up = self.end.responses_pile_up().map_err(std::io::Error::other)?;
-        self.wake_owner(piled_up);
         Ok(())
     }
 
-    fn wake_owner(&self, piled_up: bool) {
-        match self.watch.after_publish(!self.end.has_request(), piled_up) {
+    /// Publishes an answer if there is room for it now; `false` if not.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub fn publish_now(&mut self, kind: u8, id: u64, aux: u64, parts: &[&[u8]]) -> Result<bool> {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        let pushed = if length <= self.longest_inline {
+            self.end.publish(kind, id, aux, parts)
+        } else {
+            let block = self.results.put(parts)?;
+            let pushed = self.end.publish(kind | IN_BLOCK, id, aux, &[&block.to_bytes()]);
+            if pushed != Ok(Ok(())) {
+                self.results.take_back(block.offset);
+            }
+            pushed
+        };
+        let published = pushed.map_err(std::io::Error::other)? != Err(Full);
+        let piled_up = self.end.responses_pile_up().map_err(std::io::Error::other)?;
+        match self.watch.after_publish(!self.end.has_request(), piled_up || !published) {
             Wake::Nobody => {}
             Wake::Leader => futex::wake(self.watch_words.futex_word(watch::AT_BELL), 1),
             Wake::Driver => self.driver.ring(),
         }
+        Ok(published)
     }
 }

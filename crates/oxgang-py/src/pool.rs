@@ -1,0 +1,353 @@
+//! `ProcessPool`: the executor's submit, and the handle by which its driver serves it.
+
+use std::collections::HashMap;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use oxgang::pool::{PoolOptions, Refused};
+use oxgang::starter::{Invitation, Starter};
+use oxgang::{Callable, Outcome, Pool};
+use oxgang_os::process::{Exit, Process};
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyCFunction, PyDict, PyFunction, PyTuple, PyType};
+
+use crate::future::{self, Future, Source};
+use crate::payload;
+use crate::python::names;
+use crate::template::Template;
+
+/// Callables are remembered up to this number, then all are forgotten: they are only sent
+/// once more.
+const REMEMBERED: usize = 1024;
+
+/// A start method in Python: `start(incarnation, channel, pool, wake) -> pid` and
+/// `exitcode(pid) -> int | None`.
+struct PythonStarter {
+    start: Py<PyAny>,
+    exitcode: Py<PyAny>,
+}
+
+impl Starter for PythonStarter {
+    fn start(&self, invitation: Invitation<'_>) -> oxgang_os::Result<Option<Process>> {
+        Python::attach(|py| {
+            let arguments = (
+                invitation.incarnation,
+                invitation.channel.as_raw_fd(),
+                invitation.pool.as_raw_fd(),
+                invitation.wake.as_raw_fd(),
+            );
+            let pid = self.start.call1(py, arguments).and_then(|pid| pid.extract::<i32>(py));
+            match pid {
+                Ok(pid) => Process::open(pid).map(Some),
+                Err(error) => Err(std::io::Error::other(error.to_string())),
+            }
+        })
+    }
+
+    fn exit(&self, process: &Process) -> Option<Exit> {
+        Python::attach(|py| {
+            let code = self.exitcode.call1(py, (process.pid,));
+            match code.and_then(|code| code.extract::<Option<i32>>(py)) {
+                Ok(code) => Some(Exit::from_code(code)),
+                Err(error) => {
+                    error.write_unraisable(py, None);
+                    Some(Exit::Unknown)
+                }
+            }
+        })
+    }
+}
+
+/// A function whose encoded form is known, and for how long it is good.
+struct Known {
+    /// Kept, so that its address stays its own.
+    _function: Py<PyAny>,
+    callable: Arc<Callable>,
+    /// Good while each dict has this very value for the name.
+    watched: Vec<(Py<PyDict>, Py<PyAny>, Py<PyAny>)>,
+}
+
+impl Known {
+    fn is_good(&self, py: Python<'_>) -> bool {
+        self.watched.iter().all(|(dict, name, value)| {
+            dict.bind(py).get_item(name).is_ok_and(|now| now.is_some_and(|now| now.is(value)))
+        })
+    }
+}
+
+#[derive(Default)]
+struct Callables {
+    by_object: HashMap<usize, Arc<Known>>,
+    by_bytes: HashMap<Vec<u8>, Arc<Callable>>,
+}
+
+/// A function that stands for itself in many submits: encoded once.
+#[pyclass(frozen, module = "oxgang._core")]
+pub struct Sendable {
+    function: Py<PyAny>,
+    callable: Arc<Callable>,
+}
+
+/// A pool's handle without its executor: for the driver, and for who outlives the executor.
+#[pyclass(frozen, module = "oxgang._core")]
+pub struct PoolHandle {
+    pool: Arc<Pool>,
+}
+
+#[pymethods]
+impl PoolHandle {
+    /// Serves the pool until it is over. For a thread that Python made.
+    fn drive(&self, py: Python<'_>) -> PyResult<()> {
+        loop {
+            let turn = py.detach(|| self.pool.turn(None)).map_err(PyOSError::new_err)?;
+            for completion in turn.attention {
+                if let Err(error) = future::deliver_completion(py, completion) {
+                    // what a callback may not raise (SystemExit, say) ends nobody's futures
+                    error.write_unraisable(py, None);
+                }
+            }
+            if turn.finished {
+                return Ok(());
+            }
+        }
+    }
+
+    /// No more tasks; `cancel`: and none that has not begun.
+    fn close(&self, py: Python<'_>, cancel: bool) {
+        py.detach(|| self.pool.close(cancel));
+    }
+
+    /// Ends all workers at once.
+    fn kill(&self, py: Python<'_>, why: &str) {
+        py.detach(|| self.pool.kill(why));
+    }
+
+    /// Sends a signal to all workers.
+    fn signal(&self, number: i32) {
+        self.pool.signal(number);
+    }
+
+    /// Why the pool cannot go on, or `None`.
+    fn broken(&self) -> Option<String> {
+        self.pool.broken().map(|why| why.to_string())
+    }
+
+    /// Whether this process is a fork of the pool's own.
+    fn forked(&self) -> bool {
+        self.pool.forked()
+    }
+
+    /// `(incarnation, pid or None, ready, tasks)` of each worker.
+    fn workers(&self) -> Vec<(u64, Option<i32>, bool, usize)> {
+        let workers = self.pool.workers();
+        workers.into_iter().map(|w| (w.incarnation, w.pid, w.ready, w.tasks)).collect()
+    }
+
+    /// Counts since the pool was made.
+    fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let counters = self.pool.counters();
+        let dict = PyDict::new(py);
+        for (name, count) in [
+            ("submitted", counters.submitted),
+            ("answered", counters.answered),
+            ("lost", counters.lost),
+            ("moved", counters.moved),
+            ("started", counters.started),
+            ("crashed", counters.crashed),
+        ] {
+            dict.set_item(name, count)?;
+        }
+        Ok(dict)
+    }
+}
+
+/// Base of `ProcessPoolExecutor`.
+#[pyclass(subclass, weakref, frozen, module = "oxgang._core")]
+pub struct ProcessPool {
+    pool: OnceLock<Arc<Pool>>,
+    future_class: OnceLock<Py<PyAny>>,
+    callables: Mutex<Callables>,
+    driven: AtomicBool,
+    apply: Arc<Callable>,
+}
+
+#[pymethods]
+impl ProcessPool {
+    #[new]
+    #[pyo3(signature = (*_args, **_kwargs))]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
+        Self {
+            pool: OnceLock::new(),
+            future_class: OnceLock::new(),
+            callables: Mutex::default(),
+            driven: AtomicBool::new(false),
+            apply: Callable::new(Vec::new()),
+        }
+    }
+
+    /// Makes the pool. `starter` is a `Template` or a pair of functions.
+    fn _open(
+        &self,
+        future_class: Py<PyAny>,
+        max_workers: usize,
+        tasks_per_worker: Option<u64>,
+        eager: bool,
+        setup: &[u8],
+        starter: &Bound<'_, PyAny>,
+    ) -> PyResult<PoolHandle> {
+        let starter: Box<dyn Starter> = match starter.cast::<Template>() {
+            Ok(template) => {
+                Box::new(template.get().inner.starter().map_err(PyOSError::new_err)?)
+            }
+            Err(_) => {
+                let (start, exitcode) = starter.extract()?;
+                Box::new(PythonStarter { start, exitcode })
+            }
+        };
+        let options =
+            PoolOptions { max_workers, eager, tasks_per_worker, setup: setup.to_vec() };
+        let pool = Arc::new(Pool::new(options, starter).map_err(PyOSError::new_err)?);
+        let twice = || PyRuntimeError::new_err("the executor is already set up");
+        self.pool.set(pool.clone()).map_err(|_| twice())?;
+        self.future_class.set(future_class).map_err(|_| twice())?;
+        Ok(PoolHandle { pool })
+    }
+
+    /// What stands for `fn` in many submits; `fn` itself if there is nothing to save.
+    fn _same<'py>(&self, r#fn: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        match self.callable(r#fn) {
+            Ok(Some(callable)) => {
+                let function = r#fn.clone().unbind();
+                Ok(Bound::new(r#fn.py(), Sendable { function, callable })?.into_any())
+            }
+            // what cannot be sent is the submits' error, each future's own
+            Ok(None) | Err(_) => Ok(r#fn.clone()),
+        }
+    }
+
+    /// Schedules ``fn(*args, **kwargs)`` and returns a future for its result.
+    #[pyo3(signature = (r#fn, /, *args, **kwargs))]
+    fn submit<'py>(
+        slf: &Bound<'py, Self>,
+        r#fn: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyTuple>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let this = slf.get();
+        let (Some(pool), Some(class)) = (this.pool.get(), this.future_class.get()) else {
+            return Err(PyRuntimeError::new_err(
+                "the executor is not set up: a subclass must call super().__init__()",
+            ));
+        };
+        let future = class.call0(py)?.into_bound(py);
+        let cell = future::cell_of(&future)?;
+        let encoded = this.callable(r#fn).and_then(|callable| match callable {
+            Some(callable) => Ok((callable, payload::of_call(args, kwargs)?)),
+            None => {
+                let all = std::iter::once(r#fn.clone()).chain(args.iter());
+                let all = PyTuple::new(py, all.collect::<Vec<_>>())?;
+                Ok((this.apply.clone(), payload::of_call(&all, kwargs)?))
+            }
+        });
+        let task = Pool::next_task();
+        let bound = future.cast::<Future>()?;
+        match encoded {
+            Ok((callable, payload)) => {
+                let function = match r#fn.cast::<Sendable>() {
+                    Ok(sendable) => sendable.get().function.clone_ref(py),
+                    Err(_) => r#fn.clone().unbind(),
+                };
+                bound.get().bind(Source { pool: pool.clone(), task, function });
+                pool.submit(task, callable, payload, cell)
+                    .map_err(|refused| refusal(py, &refused))?;
+            }
+            // the call cannot be sent: that is this future's error, as in the standard class
+            Err(error) if error.is_instance_of::<pyo3::exceptions::PyException>(py) => {
+                if let Some(why) = pool.broken() {
+                    return Err(refusal(py, &Refused::Broken(why.as_ref().into())));
+                }
+                Future::finish(bound, None, Some(error.into_value(py).into_any()))?;
+            }
+            Err(interruption) => return Err(interruption),
+        }
+        if !this.driven.swap(true, Ordering::AcqRel) {
+            slf.call_method0("_start_driver")?;
+        }
+        Ok(future)
+    }
+}
+
+impl ProcessPool {
+    /// What stands for the function at the workers; `None`: it travels with its arguments.
+    fn callable(&self, function: &Bound<'_, PyAny>) -> PyResult<Option<Arc<Callable>>> {
+        let py = function.py();
+        if let Ok(sendable) = function.cast::<Sendable>() {
+            return Ok(Some(sendable.get().callable.clone()));
+        }
+        // a bound method or a partial may change from call to call; these do not
+        if !function.is_exact_instance_of::<PyFunction>()
+            && !function.is_exact_instance_of::<PyCFunction>()
+            && !function.is_instance_of::<PyType>()
+        {
+            return Ok(None);
+        }
+        let key = function.as_ptr() as usize;
+        let lock = || self.callables.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = lock().by_object.get(&key).cloned();
+        if let Some(known) = known
+            && known.is_good(py)
+        {
+            return Ok(Some(known.callable.clone()));
+        }
+        let dumped = names(py)?.dump_callable.call1(py, (function,))?;
+        let (bytes, watched): (Bound<'_, PyBytes>, Option<Vec<_>>) = dumped.extract(py)?;
+        let bytes = bytes.as_bytes();
+        let mut forgotten = Vec::new();
+        let mut callables = lock();
+        let callable = match callables.by_bytes.get(bytes) {
+            Some(callable) => callable.clone(),
+            None => {
+                if callables.by_bytes.len() >= REMEMBERED {
+                    callables.by_bytes.clear();
+                }
+                let callable = Callable::new(bytes.to_vec());
+                callables.by_bytes.insert(bytes.to_vec(), callable.clone());
+                callable
+            }
+        };
+        if let Some(watched) = watched {
+            if callables.by_object.len() >= REMEMBERED {
+                forgotten.extend(callables.by_object.drain().map(|(_, known)| known));
+            }
+            let _function = function.clone().unbind();
+            let known = Known { _function, callable: callable.clone(), watched };
+            forgotten.extend(callables.by_object.insert(key, Arc::new(known)));
+        }
+        drop(callables);
+        drop(forgotten); // may run Python code, so not under the lock
+        Ok(Some(callable))
+    }
+}
+
+fn refusal(py: Python<'_>, refused: &Refused) -> PyErr {
+    match refused {
+        Refused::Closed => {
+            PyRuntimeError::new_err("cannot schedule new futures after shutdown")
+        }
+        Refused::Forked => PyRuntimeError::new_err(
+            "this executor belongs to the process that this one was forked from; make another \
+             one here",
+        ),
+        Refused::Broken(why) => {
+            let outcome = Outcome::Broken(why.clone());
+            match payload::open(py, &outcome, None) {
+                Ok(Err(exception)) => PyErr::from_value(exception.into_bound(py)),
+                Ok(Ok(_)) => PyTypeError::new_err("not an error"),
+                Err(error) => error,
+            }
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! `ThreadPool`: the queue and the loop of a thread executor.
+//!
+//! Threads are Python's own (`threading.Thread` with [`ThreadPool::_run`] as its target), so
+//! that everything that looks at threads sees them; what they wait on is a futex, and the
+//! interpreter is free meanwhile.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use oxgang::pool::{Waitable, Waited};
+use oxgang_os::futex::{self, Woken};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use crate::future::{Cell, Future};
+
+/// A signal may come in the moment between the last look and the sleep.
+const SLICE: Duration = Duration::from_millis(200);
+/// Tasks in a row before other threads get a chance at the interpreter: a task that runs no
+/// Python code never gives it up by itself.
+const IN_A_ROW: u32 = 64;
+/// How long to look before sleeping; longer than a wake-up takes.
+const SPIN: Duration = Duration::from_micros(30);
+
+/// Waits for a future that no process pool completes.
+pub fn wait(cell: &Cell, deadline: Option<Instant>) -> Waited {
+    if spin(|| cell.done()) {
+        return Waited::Done;
+    }
+    loop {
+        if cell.done() {
+            return Waited::Done;
+        }
+        let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        if left == Some(Duration::ZERO) {
+            return Waited::TimeUp;
+        }
+        let woken = cell.park(left.map_or(SLICE, |left| left.min(SLICE)));
+        if woken != Woken::Maybe && !cell.done() {
+            let up = deadline.is_some_and(|at| Instant::now() >= at);
+            return if up { Waited::TimeUp } else { Waited::Signal };
+        }
+    }
+}
+
+fn spin(found: impl Fn() -> bool) -> bool {
+    static BUDGET: OnceLock<Duration> = OnceLock::new();
+    let budget = *BUDGET.get_or_init(|| {
+        let off = std::env::var("OXGANG_SPIN").is_ok_and(|text| text == "0");
+        if off || oxgang_os::cpus::usable() < 2 { Duration::ZERO } else { SPIN }
+    });
+    if budget.is_zero() {
+        return found();
+    }
+    let start = Instant::now();
+    loop {
+        for _ in 0..64 {
+            if found() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        if start.elapsed() > budget {
+            return false;
+        }
+    }
+}
+
+struct Item {
+    future: Py<Future>,
+    function: Py<PyAny>,
+    args: Py<PyTuple>,
+    kwargs: Option<Py<PyDict>>,
+}
+
+#[derive(Default)]
+struct Books {
+    queue: VecDeque<Item>,
+    threads: usize,
+    /// Threads that wait for work.
+    idle: usize,
+    closed: bool,
+    broken: bool,
+}
+
+/// What the threads share; it knows nothing of the executor, which may be garbage long before
+/// its last task is done.
+#[derive(Default)]
+struct Shared {
+    books: Mutex<Books>,
+    /// Moved on with every change that a waiting thread should see.
+    word: AtomicU32,
+}
+
+impl Shared {
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn nudge(&self, count: u32) {
+        self.word.fetch_add(1, Ordering::Release);
+        futex::wake(&self.word, count);
+    }
+
+    fn wait(&self) {
+        let seen = self.word.load(Ordering::Acquire);
+        let ready = || {
+            let books = self.books();
+            !books.queue.is_empty() || books.closed
+        };
+        if !ready() && !spin(|| self.word.load(Ordering::Acquire) != seen) {
+            // a wake in between has moved the word on, and the wait returns at once
+            futex::wait(&self.word, seen, None);
+        }
+    }
+}
+
+/// The queue without its executor: for threads, and for who closes it.
+#[pyclass(frozen, module = "oxgang._core")]
+pub struct ThreadQueue {
+    shared: Arc<Shared>,
+}
+
+#[pymethods]
+impl ThreadQueue {
+    /// A thread's life: tasks until the queue is closed and empty.
+    fn run(&self, py: Python<'_>) -> PyResult<()> {
+        let shared = &self.shared;
+        let mut in_a_row = 0;
+        loop {
+            let item = shared.books().queue.pop_front();
+            let Some(item) = item else {
+                {
+                    let mut books = shared.books();
+                    if books.closed && books.queue.is_empty() {
+                        books.threads -= 1;
+                        return Ok(());
+                    }
+                    books.idle += 1;
+                }
+                py.detach(|| shared.wait());
+                shared.books().idle -= 1;
+                in_a_row = 0;
+                continue;
+            };
+            run_item(py, item)?;
+            in_a_row += 1;
+            if in_a_row >= IN_A_ROW {
+                in_a_row = 0;
+                py.detach(std::thread::yield_now);
+            }
+        }
+    }
+
+    /// No more tasks. What is queued is still done; `cancel`: it is given back instead.
+    fn close(&self, py: Python<'_>, cancel: bool) -> PyResult<()> {
+        let items = {
+            let mut books = self.shared.books();
+            books.closed = true;
+            if cancel { std::mem::take(&mut books.queue) } else { VecDeque::new() }
+        };
+        self.shared.nudge(u32::MAX);
+        for item in items {
+            item.future.bind(py).call_method0("cancel")?;
+        }
+        Ok(())
+    }
+
+    /// Gives up: futures that are left get this exception, later submits are refused.
+    fn give_up(&self, py: Python<'_>, error: &Bound<'_, PyAny>) -> PyResult<()> {
+        let items = {
+            let mut books = self.shared.books();
+            books.broken = true;
+            std::mem::take(&mut books.queue)
+        };
+        for item in items {
+            let future = item.future.bind(py);
+            if Future::set_running_or_notify_cancel(future)? {
+                Future::finish(future, None, Some(error.clone().unbind()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A thread could not be started after all.
+    fn thread_lost(&self) {
+        self.shared.books().threads -= 1;
+    }
+
+    /// Tasks that wait for a thread.
+    fn qsize(&self) -> usize {
+        self.shared.books().queue.len()
+    }
+}
+
+fn run_item(py: Python<'_>, item: Item) -> PyResult<()> {
+    let Item { future, function, args, kwargs } = item;
+    let future = future.bind(py);
+    if !Future::set_running_or_notify_cancel(future)? {
+        return Ok(());
+    }
+    let result = function.bind(py).call(args.bind(py), kwargs.as_ref().map(|k| k.bind(py)));
+    // gone before anybody learns of the result, as the standard pool promises
+    drop((function, args, kwargs));
+    match result {
+        Ok(value) => Future::finish(future, Some(value.unbind()), None),
+        Err(error) => Future::finish(future, None, Some(error.into_value(py).into_any())),
+    }
+}
+
+/// Base of `ThreadPoolExecutor`.
+#[pyclass(subclass, weakref, frozen, module = "oxgang._core")]
+pub struct ThreadPool {
+    shared: Arc<Shared>,
+    settings: OnceLock<(Py<PyAny>, usize)>,
+}
+
+#[pymethods]
+impl ThreadPool {
+    #[new]
+    #[pyo3(signature = (*_args, **_kwargs))]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
+        Self { shared: Arc::default(), settings: OnceLock::new() }
+    }
+
+    /// Makes the queue.
+    fn _open(&self, future_class: Py<PyAny>, max_workers: usize) -> PyResult<ThreadQueue> {
+        let twice = |_| PyRuntimeError::new_err("the executor is already set up");
+        self.settings.set((future_class, max_workers)).map_err(twice)?;
+        Ok(ThreadQueue { shared: self.shared.clone() })
+    }
+
+    /// Schedules ``fn(*args, **kwargs)`` and returns a future for its result.
+    #[pyo3(signature = (r#fn, /, *args, **kwargs))]
+    fn submit<'py>(
+        slf: &Bound<'py, Self>,
+        r#fn: Py<PyAny>,
+        args: Py<PyTuple>,
+        kwargs: Option<Py<PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let this = slf.get();
+        let Some((class, max_workers)) = this.settings.get() else {
+            return Err(PyRuntimeError::new_err(
+                "the executor is not set up: a subclass must call super().__init__()",
+            ));
+        };
+        let future = class.call0(py)?.into_bound(py);
+        let bound = future.cast::<Future>()?.clone().unbind();
+        let (start, wake) = {
+            let mut books = this.shared.books();
+            if books.broken || books.closed {
+                drop(books);
+                return Err(refusal(slf)?);
+            }
+            let start = books.queue.len() >= books.idle && books.threads < *max_workers;
+            books.threads += usize::from(start);
+            books.queue.push_back(Item { future: bound, function: r#fn, args, kwargs });
+            (start, books.idle > 0)
+        };
+        if wake {
+            this.shared.nudge(1);
+        }
+        if start {
+            slf.call_method0("_start_thread")?;
+        }
+        Ok(future)
+    }
+}
+
+fn refusal(slf: &Bound<'_, ThreadPool>) -> PyResult<PyErr> {
+    let error = slf.call_method0("_refusal")?;
+    Ok(PyErr::from_value(error))
+}

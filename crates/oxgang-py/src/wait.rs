@@ -1,0 +1,21 @@
+//! Waiting with Python's rules: without the interpreter while asleep, with a look at signals
+//! whenever one may have come, and time limits as the standard modules read them.
+
+use std::time::{Duration, Instant};
+
+use pyo3::prelude::*;
+
+/// When a wait with this `timeout` argument is over: `None` waits for ever; a negative number
+/// is over at once.
+pub fn deadline(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Instant>> {
+    let Some(timeout) = timeout.filter(|timeout| !timeout.is_none()) else {
+        return Ok(None);
+    };
+    let seconds: f64 = timeout.extract()?;
+    if seconds.is_nan() {
+        return Err(pyo3::exceptions::PyValueError::new_err("timeout must not be NaN"));
+    }
+    // beyond what the clock can show is for ever
+    let limit = Duration::try_from_secs_f64(seconds.max(0.0)).ok();
+    Ok(limit.and_then(|limit| Instant::now().checked_add(limit)))
+}

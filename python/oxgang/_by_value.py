@@ -1,0 +1,92 @@
+"""Functions and classes by value: cloudpickle, with namespaces that stay shared.
+
+cloudpickle gives every pickle namespaces of its own. A worker gets many pickles of one program,
+and its functions must see each other's globals; so here a function's globals are those of its
+module in the worker: the real one's where it can be imported, else the worker's ``__main__``,
+to which each pickle adds what its functions refer to.
+"""
+
+import sys
+import types
+
+import cloudpickle
+from cloudpickle import cloudpickle as parts
+
+from oxgang._pickling import namespace
+
+
+class Pickler(cloudpickle.Pickler):
+    """Pickles by value what cannot be found by name in a worker."""
+
+    reducers = cloudpickle.Pickler.dispatch_table
+
+    def _dynamic_function_reduce(self, func):
+        home = _home_of(func)
+        if home is None:
+            return super()._dynamic_function_reduce(func)
+        code, _, name, defaults, closure = self._function_getnewargs(func)
+        state, slots = parts._function_getstate(func)
+        if home != "__main__":
+            slots["__globals__"] = {}  # the worker imports the module, and has them all
+        arguments = (code, _Namespace(home), name, defaults, closure)
+        return types.FunctionType, arguments, (home, state, slots), None, None, _set_function
+
+    def reducer_override(self, obj):
+        reduced = super().reducer_override(obj)
+        if (
+            isinstance(obj, type)
+            and reduced is not NotImplemented
+            and obj.__module__ == "__main__"
+            and len(reduced) == 6
+        ):
+            return (*reduced[:2], (reduced[2], obj.__qualname__), None, None, _set_class)
+        return reduced
+
+
+class _Namespace:
+    """Arrives as the dict of the module with that name."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __reduce__(self):
+        return namespace, (self.name,)
+
+
+def _home_of(func):
+    """The module whose globals the function uses, if the worker will have it."""
+    name = func.__globals__.get("__name__")
+    module = sys.modules.get(name)
+    if module is None or module.__dict__ is not func.__globals__:
+        return None
+    if name == "__main__" or getattr(module, "__spec__", None) is not None:
+        return name
+    return None
+
+
+_shipped = {}  # name in __main__ -> the object that came for it last
+
+
+def _ship(name, value):
+    known = sys.modules["__main__"].__dict__
+    if name not in known or (name in _shipped and known[name] is _shipped[name]):
+        known[name] = value
+        _shipped[name] = value
+
+
+def _set_function(func, state):
+    home, attributes, slots = state
+    for name, value in slots.pop("__globals__").items():
+        _ship(name, value)
+    slots["__globals__"] = {}
+    parts._function_setstate(func, (attributes, slots))
+    if home == "__main__" and func.__qualname__.isidentifier():
+        _ship(func.__name__, func)
+
+
+def _set_class(cls, state):
+    inner, qualname = state
+    parts._class_setstate(cls, inner)
+    if qualname.isidentifier():
+        _ship(qualname, cls)
+    return cls

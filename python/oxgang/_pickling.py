@@ -1,0 +1,282 @@
+"""Calls, results and errors as bytes.
+
+Three rules decide how something crosses to a worker:
+
+1. What can be found by name where it arrives is sent by name (plain pickle).
+2. What lives in ``__main__`` goes *by value*: a script needs no ``__main__`` guard, and a
+   notebook's or ``python -c``'s functions work, since nothing has to be run again to find them.
+   So do lambdas and closures from anywhere.
+3. If that fails (a function of ``__main__`` uses a global that cannot be pickled), it goes by
+   name after all, and the worker runs the script, under the name ``__mp_main__`` as
+   `multiprocessing` does, to find it.
+
+Functions that come by value share one namespace per module in the worker, as they did at home:
+an initializer that sets a global is seen by the tasks. What the owner sends for a name replaces
+what it sent before, never what the worker's own code has set since.
+
+On the way back nothing is special: the owner has ``__main__`` and finds its classes by name.
+"""
+
+import io
+import pickle
+import sys
+import traceback
+import types
+from collections import ChainMap
+from importlib import import_module
+
+_EXTRA = "multiprocessing.reduction"
+
+
+class _NeedsValue(Exception):
+    """Something of __main__ was met; plain pickle would send its name."""
+
+
+def _reducers():
+    """The dispatch table of the standard ForkingPickler, with what others registered there."""
+    reduction = sys.modules.get(_EXTRA)
+    if reduction is None:
+        return None  # then nobody holds anything that needs it
+    return reduction.ForkingPickler(io.BytesIO(), pickle.HIGHEST_PROTOCOL).dispatch_table
+
+
+class _Outbound(pickle.Pickler):
+    """Plain pickle that stops at functions and classes of __main__."""
+
+    def reducer_override(self, obj):
+        if isinstance(obj, (types.FunctionType, type)) and obj.__module__ == "__main__":
+            raise _NeedsValue
+        return NotImplemented
+
+
+def _dump(pickler_class, obj):
+    buffer = io.BytesIO()
+    pickler = pickler_class(buffer, 5)
+    table = _reducers()
+    if table is not None:
+        own = getattr(pickler_class, "reducers", None)  # of cloudpickle, if it is that
+        pickler.dispatch_table = table if own is None else ChainMap(own, table)
+    pickler.dump(obj)
+    return buffer.getvalue()
+
+
+def dumps(obj):
+    """An object on its way to a worker."""
+    try:
+        return _dump(_Outbound, obj)
+    except _NeedsValue:
+        pass
+    except (pickle.PicklingError, AttributeError, TypeError) as plain:
+        return _by_value_or(plain, obj)
+    try:
+        return _by_value(obj)
+    except Exception as by_value:
+        return _by_name_or(by_value, obj)
+
+
+def _by_value_or(plain, obj):
+    try:
+        return _by_value(obj)
+    except Exception:
+        raise plain from None  # the plain error is the one that users know
+
+
+def _by_name_or(by_value, obj):
+    """Rule 3: only for a __main__ that the worker can run."""
+    if getattr(sys.modules.get("__main__"), "__file__", None) is None:
+        raise by_value
+    try:
+        return _dump(pickle.Pickler, obj)
+    except Exception:
+        raise by_value from None
+
+
+def dumps_back(obj):
+    """An object on its way to the owner."""
+    try:
+        return _dump(pickle.Pickler, obj)
+    except (pickle.PicklingError, AttributeError, TypeError) as plain:
+        return _by_value_or(plain, obj)
+
+
+loads = pickle.loads
+
+
+# -- by value ---------------------------------------------------------------------------
+
+
+def _by_value(obj):
+    from oxgang._by_value import Pickler
+
+    return _dump(Pickler, obj)
+
+
+def namespace(name):
+    """Where functions of module `name` live in this process."""
+    if name == "__main__":
+        return sys.modules["__main__"].__dict__
+    return import_module(name).__dict__
+
+
+# -- functions --------------------------------------------------------------------------
+
+
+def dump_callable(function):
+    """A function or class as bytes, and what they stay good for.
+
+    Gives ``(bytes, watched)``: `watched` is None if the bytes hold for this moment only;
+    otherwise a list of ``(dict, name, value)``: they hold while each dict has that very value.
+    """
+    main = function.__module__ == "__main__"
+    if not main and _importable(function):
+        return _dump(pickle.Pickler, function), []
+    data = dumps(function)
+    if not main or not isinstance(function, types.FunctionType):
+        return data, None
+    watched = []
+    return data, watched if _watch(function, watched, set()) else None
+
+
+def load_callable(data):
+    return pickle.loads(data)
+
+
+def _importable(obj):
+    module = sys.modules.get(obj.__module__)
+    found = module
+    for part in obj.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is obj and getattr(module, "__spec__", None) is not None
+
+
+def _watch(function, watched, seen):
+    """Notes the globals that a function of __main__ refers to; False if it has state that can
+    change unseen (a closure, or default arguments)."""
+    if function in seen:
+        return True
+    seen.add(function)
+    if function.__closure__ or function.__defaults__ or function.__kwdefaults__:
+        return False
+    known = function.__globals__
+    for name in _global_names(function.__code__):
+        if name in known:
+            value = known[name]
+            watched.append((known, name, value))
+            if (
+                isinstance(value, types.FunctionType)
+                and value.__module__ == "__main__"
+                and not _watch(value, watched, seen)
+            ):
+                return False
+    return True
+
+
+def _global_names(code):
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names |= _global_names(constant)
+    return names
+
+
+# -- errors -----------------------------------------------------------------------------
+
+
+def dump_error(error):
+    """An exception as ``(pickle or None, class name, text, traceback text)``."""
+    try:
+        data = dumps_back(error)
+    except Exception:
+        data = None  # load_error makes do with the texts
+    return data, _name_of(type(error)), _text_of(error), _traceback_of(error)
+
+
+def _name_of(cls):
+    module = cls.__module__
+    return cls.__qualname__ if module == "builtins" else f"{module}.{cls.__qualname__}"
+
+
+def _text_of(error):
+    try:
+        return str(error).encode("utf-8", "backslashreplace").decode()
+    except Exception as failure:
+        return f"<no text: str() raised {type(failure).__name__}>"
+
+
+def _traceback_of(error):
+    try:
+        lines = traceback.format_exception(type(error), error, error.__traceback__)
+        return "".join(lines).encode("utf-8", "backslashreplace").decode()
+    except Exception as failure:
+        return f"<no traceback: formatting it raised {type(failure).__name__}>"
+
+
+def load_error(parts):
+    """The exception, its remote traceback as its cause, as the standard executor has it."""
+    from concurrent.futures.process import _RemoteTraceback
+
+    data, name, text, trace = parts
+    cause = _RemoteTraceback(f'\n"""\n{trace}"""')
+    if data is None:
+        error = payload_error(f"the {name} that the task raised ({text})", None)
+    else:
+        try:
+            error = pickle.loads(data)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as failure:
+            error = payload_error(f"the {name} that the task raised ({text})", failure)
+        if not isinstance(error, BaseException):
+            error = payload_error(f"the {name} that the task raised ({text})", None)
+    error.__cause__ = cause
+    return error
+
+
+def payload_error(what, failure):
+    """A PayloadError for data that could not be rebuilt."""
+    from oxgang.errors import PayloadError
+
+    if failure is None:
+        reason = "it cannot be pickled"
+    else:
+        reason = f"unpickling it raised {_name_of(type(failure))}: {_text_of(failure)}"
+    error = PayloadError(f"{what} did not arrive: {reason}")
+    error.__cause__ = failure
+    return error
+
+
+def crash_error(task_id, pid, exitcode, function):
+    """A WorkerCrashed that says which task, which process and how."""
+    from oxgang.errors import WorkerCrashed
+
+    name = getattr(function, "__qualname__", None) or repr(function)
+    return WorkerCrashed(
+        f"the worker (pid {pid}) that ran {name} {_how(exitcode)}; only this task (number "
+        f"{task_id}) is lost, the pool goes on",
+        task_id=task_id,
+        pid=pid,
+        exitcode=exitcode,
+        function=name,
+    )
+
+
+def _how(exitcode):
+    if exitcode is None:
+        return "ended, nobody knows how"
+    if exitcode >= 0:
+        return f"exited with code {exitcode} without an answer"
+    import signal
+
+    try:
+        name = signal.Signals(-exitcode).name
+    except ValueError:
+        name = "an unnamed signal"
+    hint = " (out of memory, perhaps)" if name == "SIGKILL" else ""
+    return f"was killed by signal {-exitcode}, {name}{hint}"
+
+
+def broken_error(why):
+    """A BrokenProcessPool for a pool that cannot go on."""
+    from concurrent.futures.process import BrokenProcessPool
+
+    return BrokenProcessPool(why)

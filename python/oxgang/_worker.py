@@ -1,0 +1,258 @@
+"""What a worker process runs. As little as possible is imported here: the template process
+pays for it before the first task of a program can run.
+"""
+
+import os
+import sys
+import types
+
+from oxgang import _core
+
+
+def _ignore_interrupt(number, frame):
+    """Ctrl-C goes to the whole foreground group; what becomes of the workers is the owner's
+    decision. A handler, not SIG_IGN, which programs started by a task would inherit."""
+
+
+class _Main(types.ModuleType):
+    """The worker's ``__main__``: empty, filled with what the owner sends by value. A name that
+    was sent by name only (see `_pickling`) makes it run the owner's script."""
+
+    def __getattr__(self, name):
+        if name.startswith("__") or self.__dict__.get("_oxgang_main_ran", True):
+            raise AttributeError(f"module '__main__' has no attribute {name!r}")
+        self.__dict__["_oxgang_main_ran"] = True
+        _run_main(self)
+        return self.__dict__[name] if name in self.__dict__ else self.__getattr__(name)
+
+
+def _run_main(module):
+    """The owner's script, without its ``if __name__ == "__main__"`` part."""
+    import runpy
+
+    name, path = module.__dict__["_oxgang_main"]
+    if name is not None:
+        found = runpy.run_module(name, run_name="__mp_main__", alter_sys=True)
+    else:
+        found = runpy.run_path(path, run_name="__mp_main__")
+    for key, value in found.items():
+        module.__dict__.setdefault(key, value)
+        if getattr(value, "__module__", None) == "__mp_main__":
+            # the owner knows it by the other name
+            try:
+                value.__module__ = "__main__"
+            except (AttributeError, TypeError):
+                continue
+
+
+def _fresh_main(name, path):
+    main = _Main("__main__")
+    main.__dict__.update(
+        __builtins__=__builtins__,
+        __spec__=None,
+        _oxgang_main=(name, path),
+        _oxgang_main_ran=name is None and path is None,
+    )
+    if path is not None:
+        main.__file__ = path
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = main
+
+
+def importing_main():
+    """Whether this process is in the middle of running the owner's script to find a name."""
+    main = sys.modules.get("__main__")
+    return isinstance(main, _Main) and "__mp_main__" in (
+        frame.f_globals.get("__name__") for frame in _frames()
+    )
+
+
+def _frames():
+    frame = sys._getframe()
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+# -- setting up --------------------------------------------------------------------------
+
+
+def _setup(data):
+    """Makes the process what the owner is: folder, environment, path, arguments."""
+    import pickle
+
+    facts = pickle.loads(data)
+    if os.getcwd() != facts["cwd"]:
+        os.chdir(facts["cwd"])
+    if dict(os.environ) != facts["environ"]:
+        os.environ.clear()
+        os.environ.update(facts["environ"])
+    if sys.path != facts["path"]:
+        sys.path[:] = facts["path"]
+    sys.argv[:] = facts["argv"]
+    _fresh_main(*facts["main"])
+    if facts["multiprocessing"]:
+        _name_process(facts["name"])
+    if facts["initializer"] is not None:
+        initializer, initargs = pickle.loads(facts["initializer"])
+        _initialize(initializer, initargs)
+
+
+def _name_process(name):
+    """`multiprocessing` shall know that this is a worker, and whose."""
+    from multiprocessing import process
+
+    owner = process._ParentProcess("MainProcess", _owner_pid, None)
+    current = type(process._current_process)()
+    current._name = f"{name}-{os.getpid()}"
+    current._parent_pid = _owner_pid
+    process._current_process, process._parent_process = current, owner
+
+
+_owner_pid = None
+
+
+def _initialize(initializer, initargs):
+    try:
+        initializer(*initargs)
+    except BaseException:
+        from concurrent.futures._base import LOGGER
+
+        LOGGER.critical("Exception in initializer:", exc_info=True)
+        raise
+
+
+def _failed_setup(error):
+    return (
+        "A child process terminated abruptly, the process pool is not usable anymore: a "
+        f"worker could not get ready: {type(error).__name__}: {error}"
+    )
+
+
+def serve(invitation, setup):
+    """Works until the pool says stop."""
+    import signal
+
+    signal.signal(signal.SIGINT, _ignore_interrupt)
+
+    def guarded(data):
+        try:
+            setup(data)
+        except BaseException as error:
+            raise RuntimeError(_failed_setup(error)) from error
+
+    _core.work(invitation, guarded)
+
+
+def _end():
+    """The end of a worker that was forked from the template: what an interpreter's end does
+    for the user, without tearing the copy of the template down."""
+    import atexit
+    import threading
+
+    threading._shutdown()
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util._exit_function()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, ValueError, OSError):
+            continue  # closed by a task, or nobody reads: as at any interpreter's end
+
+
+# -- the template --------------------------------------------------------------------------
+
+
+def template(owner_pid):
+    """The template process: warms up what it is told to, forks a worker when it is told to."""
+    global _owner_pid
+    import gc
+    import signal
+
+    signal.signal(signal.SIGINT, _ignore_interrupt)
+    _owner_pid = owner_pid
+    link = os.dup(0)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    server = _core.TemplateServer(link)
+    while (order := server.next()) is not None:
+        if isinstance(order, bytes):
+            _warm_up(order)
+            continue
+        link, incarnation, invitation = order
+        gc.freeze()  # what is there now stays shared: workers do not touch it while collecting
+        try:
+            pid = os.fork()
+        except OSError as error:
+            server.refused(link, incarnation, f"fork failed: {error}")
+            continue
+        if pid:
+            del invitation, order
+            server.started(link, incarnation, pid)
+        else:
+            os._exit(_life(server, invitation))
+
+
+def _warm_up(order):
+    """Imports modules; one that fails fails again, and visibly, in the task that needs it."""
+    import json
+    from contextlib import suppress
+    from importlib import import_module
+
+    wanted = json.loads(order)
+    sys.path[:] = wanted["path"]
+    for name in wanted["modules"]:
+        with suppress(Exception):
+            import_module(name)
+
+
+def _life(server, invitation):
+    import atexit
+
+    atexit._clear()  # what the template's imports registered is the template's
+    try:
+        held = server.leave()
+        serve(invitation, _setup)
+        _end()
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        return 1
+    del held
+    return 0
+
+
+# -- workers made by a multiprocessing context ------------------------------------------------
+
+
+class Descriptors:
+    """The descriptors of an invitation, on their way to a process that is being started."""
+
+    def __init__(self, incarnation, fds):
+        self.incarnation = incarnation
+        self.fds = fds
+
+    def __reduce__(self):
+        from multiprocessing.reduction import DupFd
+
+        return _rebuild, (self.incarnation, [DupFd(fd) for fd in self.fds])
+
+
+def _rebuild(incarnation, duplicates):
+    return Descriptors(incarnation, [duplicate.detach() for duplicate in duplicates])
+
+
+def run_process(descriptors, initializer, initargs):
+    """The target of a worker that a standard context starts."""
+    channel, pool, wake, line = descriptors.fds
+    _held = _core.hold_lifeline(line)
+    invitation = _core.Invitation(descriptors.incarnation, channel, pool, wake)
+
+    def setup(_data):
+        if initializer is not None:
+            _initialize(initializer, initargs)
+
+    serve(invitation, setup)

@@ -1,0 +1,115 @@
+"""`Future` and `Executor`: the standard classes' contract, the waiting in Rust."""
+
+import itertools
+import time
+from collections import deque
+from concurrent.futures import _base as standard
+
+from oxgang import _core
+
+LOGGER = standard.LOGGER
+PENDING = standard.PENDING
+RUNNING = standard.RUNNING
+CANCELLED = standard.CANCELLED
+CANCELLED_AND_NOTIFIED = standard.CANCELLED_AND_NOTIFIED
+FINISHED = standard.FINISHED
+FIRST_COMPLETED = standard.FIRST_COMPLETED
+FIRST_EXCEPTION = standard.FIRST_EXCEPTION
+ALL_COMPLETED = standard.ALL_COMPLETED
+
+# the standard classes and functions themselves: whoever catches or calls them by either name
+# means the same
+BrokenExecutor = standard.BrokenExecutor
+CancelledError = standard.CancelledError
+InvalidStateError = standard.InvalidStateError
+TimeoutError = standard.TimeoutError
+wait = standard.wait
+as_completed = standard.as_completed
+
+
+class Future(_core.Future, standard.Future):
+    """The result to come of a call, as `concurrent.futures.Future`.
+
+    State and waiting are in Rust; a result from another process is decoded when it is asked
+    for. It is an instance of the standard class, so `asyncio.wrap_future`, the standard `wait`
+    and `as_completed` take it.
+    """
+
+    __init__ = object.__init__  # the state is made in Rust; the standard one's has no place
+
+
+class Executor(standard.Executor):
+    """Base of oxgang's executors: the standard `Executor`, with `map(buffersize=…)`."""
+
+    def map(self, fn, *iterables, timeout=None, chunksize=1, buffersize=None):
+        """Returns an iterator equivalent to ``map(fn, *iterables)``; calls may run in any order.
+
+        Args:
+            fn: Takes as many arguments as there are iterables.
+            timeout: Seconds to wait for the whole, from this call; None for no limit.
+            chunksize: Accepted; only process pools make use of it.
+            buffersize: Calls that may be submitted and not yet yielded. None: all of the
+                input is read at once, as the standard library does. (New in Python 3.14,
+                here on every Python.)
+
+        Raises:
+            TimeoutError: The whole was not there in time.
+            Exception: Whatever a call raised, when its turn comes.
+            ValueError: buffersize is less than 1.
+            TypeError: buffersize is no integer.
+        """
+        if buffersize is not None:
+            if not isinstance(buffersize, int):
+                raise TypeError("buffersize must be an integer or None")
+            if buffersize < 1:
+                raise ValueError("buffersize must be None or > 0")
+        end_time = None if timeout is None else time.monotonic() + timeout
+        calls = zip(*iterables)  # noqa: B905 - the shortest ends it, as with the builtin
+        fn = self._same(fn)
+        ahead = calls if buffersize is None else itertools.islice(calls, buffersize)
+        futures = deque(self.submit(fn, *args) for args in ahead)
+        return _results(self if buffersize is not None else None, fn, calls, futures, end_time)
+
+    def _same(self, fn):
+        """`fn`, or what stands for it in many submits."""
+        return fn
+
+
+def _results(executor, fn, calls, futures, end_time):
+    try:
+        while futures:
+            if executor is not None and (args := next(calls, None)) is not None:
+                futures.append(executor.submit(fn, *args))
+            # no name may hold the future or the result while the caller has it
+            if end_time is None:
+                yield _result_or_cancel(futures.popleft())
+            else:
+                yield _result_or_cancel(futures.popleft(), end_time - time.monotonic())
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _result_or_cancel(future, timeout=None):
+    try:
+        return future.result(timeout)
+    except BaseException:
+        future.cancel()
+        raise
+    finally:
+        del future  # the exception's traceback would keep it
+
+
+__all__ = [
+    "ALL_COMPLETED",
+    "FIRST_COMPLETED",
+    "FIRST_EXCEPTION",
+    "BrokenExecutor",
+    "CancelledError",
+    "Executor",
+    "Future",
+    "InvalidStateError",
+    "TimeoutError",
+    "as_completed",
+    "wait",
+]

@@ -1,0 +1,208 @@
+"""`ProcessPoolExecutor`: the standard signature on the Rust engine.
+
+What differs from the standard class is for the better, and on purpose: the death of a worker
+costs the task that it ran (`WorkerCrashed`), and the pool goes on; data that cannot be rebuilt
+costs its own task (`PayloadError`). Both are `BrokenProcessPool`, so that handlers go on working.
+"""
+
+import os
+import signal
+import threading
+import weakref
+from concurrent.futures.process import BrokenProcessPool
+
+from oxgang import _core, _template
+from oxgang.concurrent.futures import _exit
+from oxgang.concurrent.futures._base import Executor, Future
+from oxgang.errors import PayloadError, WorkerCrashed
+
+_KILLED = "the process pool was {how}; calls that were left are lost"
+
+
+def _cpu_count():
+    count = getattr(os, "process_cpu_count", None)
+    return (count() if count else len(os.sched_getaffinity(0))) or 1
+
+
+def _default_context():
+    """A start method that the program has chosen for all; None: it has not."""
+    import sys
+
+    multiprocessing = sys.modules.get("multiprocessing")
+    if multiprocessing is None or multiprocessing.get_start_method(allow_none=True) is None:
+        return None
+    return multiprocessing.get_context()
+
+
+class _ContextStarter:
+    """Starts workers by a standard multiprocessing context."""
+
+    def __init__(self, context, initializer, initargs):
+        self.context = context
+        self.initializer = initializer
+        self.initargs = initargs
+        self.processes = {}
+
+    def start(self, incarnation, channel, pool, wake):
+        from oxgang._worker import Descriptors, run_process
+
+        line = _template.lifeline().fileno()
+        # copies: a forked child takes them for its own
+        fds = [os.dup(fd) for fd in (channel, pool, wake, line)]
+        try:
+            process = self.context.Process(
+                target=run_process,
+                args=(Descriptors(incarnation, fds), self.initializer, self.initargs),
+            )
+            process.start()
+        finally:
+            for fd in fds:
+                os.close(fd)
+        self.processes[process.pid] = process
+        return process.pid
+
+    def exitcode(self, pid):
+        process = self.processes.pop(pid, None)
+        if process is None:
+            return None
+        process.join(5)
+        code = process.exitcode
+        if code is not None:
+            process.close()
+        return code
+
+
+class ProcessPoolExecutor(_core.ProcessPool, Executor):
+    """Runs calls in a pool of processes; as `concurrent.futures.ProcessPoolExecutor`.
+
+    Args:
+        max_workers: Processes at most; default: CPUs that this process may use.
+        mp_context: A `multiprocessing` context: workers are started by it, with its meaning.
+            None: by a template process (see ``docs/design``), unless the program has called
+            `multiprocessing.set_start_method`.
+        initializer: Called with `initargs` at the start of each worker.
+        initargs: Its arguments.
+        max_tasks_per_child: Calls after which a worker is replaced by a fresh one.
+
+    Raises:
+        ValueError: max_workers or max_tasks_per_child is too small, or the latter is given
+            with the start method fork.
+        TypeError: initializer cannot be called, or max_tasks_per_child is no integer.
+    """
+
+    def __init__(
+        self,
+        max_workers=None,
+        mp_context=None,
+        initializer=None,
+        initargs=(),
+        *,
+        max_tasks_per_child=None,
+    ):
+        if max_workers is None:
+            max_workers = _cpu_count()
+        elif max_workers <= 0:
+            raise ValueError("max_workers must be greater than 0")
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        context = mp_context if mp_context is not None else _default_context()
+        method = None if context is None else context.get_start_method(allow_none=False)
+        if max_tasks_per_child is not None:
+            if not isinstance(max_tasks_per_child, int):
+                raise TypeError("max_tasks_per_child must be an integer")
+            if max_tasks_per_child <= 0:
+                raise ValueError("max_tasks_per_child must be >= 1")
+            if method == "fork" and mp_context is None:
+                context = method = None  # the template has no such trouble
+            elif method == "fork":
+                raise ValueError(
+                    "max_tasks_per_child is incompatible with the 'fork' multiprocessing start "
+                    "method; supply a different mp_context."
+                )
+        self._max_workers = max_workers
+        self._mp_context = context
+        self._driver = None
+        if context is None:
+            _refuse_while_importing_main()
+            self._starter = None
+            setup = _template.setup("ProcessPoolExecutor", initializer, initargs)
+            starter = _template.get()
+        else:
+            self._starter = _ContextStarter(context, initializer, initargs)
+            setup = b""
+            starter = (self._starter.start, self._starter.exitcode)
+        self._handle = self._open(
+            Future, max_workers, max_tasks_per_child, method == "fork", setup, starter
+        )
+        # an executor that becomes garbage finishes what it has, and ends
+        weakref.finalize(self, self._handle.close, False).atexit = False
+
+    def _start_driver(self):
+        if _exit.shutting_down:
+            self._handle.kill("interpreter shutdown")
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+        self._driver = threading.Thread(
+            target=self._handle.drive, name="oxgang-driver", daemon=True
+        )
+        _exit.watch(self._driver, _closer(self._handle))
+        self._driver.start()
+
+    @property
+    def _broken(self):
+        return self._handle.broken() or False
+
+    @property
+    def _processes(self):
+        return {} if self._starter is None else self._starter.processes
+
+    def shutdown(self, wait=True, *, cancel_futures=False):
+        """Takes no more calls. See `concurrent.futures.Executor.shutdown`."""
+        self._handle.close(cancel_futures)
+        if wait and self._driver is not None and not self._handle.forked():
+            self._driver.join()
+
+    def __exit__(self, exc_type, exc_val, exc_tb):
+        if exc_type is not None and issubclass(exc_type, (KeyboardInterrupt, SystemExit)):
+            # whoever interrupts the program does not want to wait for its tasks
+            self._handle.kill(_KILLED.format(how=f"ended by {exc_type.__name__}"))
+        self.shutdown(wait=True)
+        return False
+
+    def terminate_workers(self):
+        """Ends the workers by SIGTERM and the pool with them; calls that are left fail. (New
+        in Python 3.14, here on every Python.)"""
+        self._handle.signal(signal.SIGTERM)
+        self._handle.kill(_KILLED.format(how="terminated"))
+        self.shutdown(wait=False, cancel_futures=True)
+
+    def kill_workers(self):
+        """Ends the workers by SIGKILL and the pool with them; calls that are left fail. (New
+        in Python 3.14, here on every Python.)"""
+        self._handle.kill(_KILLED.format(how="killed"))
+        self.shutdown(wait=False, cancel_futures=True)
+
+    def statistics(self):
+        """Counts since the start (``submitted``, ``answered``, ``lost`` with their worker,
+        ``moved`` to another one, workers ``started`` and ``crashed``), and ``workers``: a list
+        of dicts with ``incarnation``, ``pid``, ``ready`` and ``tasks`` at hand."""
+        names = ("incarnation", "pid", "ready", "tasks")
+        workers = [dict(zip(names, worker, strict=True)) for worker in self._handle.workers()]
+        return {**self._handle.counters(), "workers": workers}
+
+
+def _refuse_while_importing_main():
+    from oxgang._worker import importing_main
+
+    if importing_main():
+        raise RuntimeError(
+            "this worker is running your script to find one of its functions, and the script "
+            "has just tried to start a pool of its own. Put what starts it under "
+            'if __name__ == "__main__":'
+        )
+
+
+def _closer(handle):
+    return lambda: handle.close(False)
+
+
+__all__ = ["BrokenProcessPool", "PayloadError", "ProcessPoolExecutor", "WorkerCrashed"]
