@@ -249,7 +249,7 @@ def crash_error(task_id, pid, exitcode, function):
     """A WorkerCrashed that says which task, which process and how."""
     from oxgang.errors import WorkerCrashed
 
-    name = getattr(function, "__qualname__", None) or repr(function)
+    name = function if isinstance(function, str) else getattr(function, "__qualname__", None)
     return WorkerCrashed(
         f"the worker (pid {pid}) that ran {name} {_how(exitcode)}; only this task (number "
         f"{task_id}) is lost, the pool goes on",

@@ -33,11 +33,13 @@ pub fn wait(word: &AtomicU32, value: u32, limit: Option<Duration>) -> Woken {
     }
 }
 
-/// Wakes up to `count` of those who wait on `word`.
-pub fn wake(word: &AtomicU32, count: u32) {
+/// Wakes up to `count` of those who wait on `word`; how many it were.
+pub fn wake(word: &AtomicU32, count: u32) -> usize {
     // the only errors are a bad address or bad flags, and a reference is a good address
-    let woken = futex::wake(word, futex::Flags::empty(), count);
+    // the kernel reads the count as signed, and a negative one as one
+    let woken = futex::wake(word, futex::Flags::empty(), count.min(i32::MAX as u32));
     debug_assert!(woken.is_ok());
+    woken.unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -57,6 +59,29 @@ mod tests {
                     wait(&word, 0, None);
                 }
             });
+            word.store(1, Ordering::Release);
+            wake(&word, u32::MAX);
+        });
+    }
+
+    #[test]
+    fn all_means_all() {
+        let (word, over) = (AtomicU32::new(0), AtomicU32::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    while over.load(Ordering::Acquire) == 0 {
+                        wait(&word, 0, Some(Duration::from_secs(60)));
+                    }
+                });
+            }
+            // sooner or later all four sleep at once, and one call must wake them all
+            let most = (0..100_000).map(|_| {
+                std::thread::yield_now();
+                wake(&word, u32::MAX)
+            });
+            assert!(most.into_iter().any(|woken| woken == 4), "never more than some");
+            over.store(1, Ordering::Release);
             word.store(1, Ordering::Release);
             wake(&word, u32::MAX);
         });

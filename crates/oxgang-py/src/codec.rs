@@ -105,7 +105,10 @@ fn put_count(tag: u8, count: usize, into: &mut Vec<u8>) {
 }
 
 /// Reads one value; gives what is left of the bytes too.
-pub fn decode<'py, 'b>(py: Python<'py>, bytes: &'b [u8]) -> PyResult<(Bound<'py, PyAny>, &'b [u8])> {
+pub fn decode<'py, 'b>(
+    py: Python<'py>,
+    bytes: &'b [u8],
+) -> PyResult<(Bound<'py, PyAny>, &'b [u8])> {
     get(py, bytes, DEEPEST + 1)
 }
 

@@ -63,7 +63,8 @@ struct Inner {
 pub struct Source {
     pub pool: Arc<Pool>,
     pub task: TaskId,
-    /// What it runs, for error messages.
+    /// What it runs, for error messages: a function or class, else its name. Nothing that
+    /// holds the caller's data: that must be free when the call is done.
     pub function: Py<PyAny>,
 }
 
@@ -139,10 +140,7 @@ pub struct Future {
 impl Future {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
-    fn new(
-        _args: &Bound<'_, PyTuple>,
-        _kwargs: Option<&Bound<'_, pyo3::types::PyDict>>,
-    ) -> Self {
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, pyo3::types::PyDict>>) -> Self {
         Self { cell: Arc::default() }
     }
 
@@ -367,7 +365,10 @@ impl Future {
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
         let py = slf.py();
         let this = slf.get();
-        let state = this.get_attribute_state(py).to_lowercase();
+        let state = match this.get_attribute_state(py) {
+            "CANCELLED_AND_NOTIFIED" => "cancelled".to_owned(),
+            state => state.to_lowercase(),
+        };
         let class = slf.get_type().name()?;
         let at = slf.as_ptr() as usize;
         if this.cell.state() != FINISHED {

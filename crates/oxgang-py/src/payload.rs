@@ -17,10 +17,7 @@ use crate::future::Source;
 use crate::python::names;
 
 /// A call's arguments.
-pub fn of_call(
-    args: &Bound<'_, PyTuple>,
-    kwargs: Option<&Bound<'_, PyDict>>,
-) -> PyResult<Vec<u8>> {
+pub fn of_call(args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<Vec<u8>> {
     let py = args.py();
     let mut bytes = Vec::with_capacity(64);
     bytes.push(PLAIN);

@@ -198,16 +198,13 @@ impl ProcessPool {
         starter: &Bound<'_, PyAny>,
     ) -> PyResult<PoolHandle> {
         let starter: Box<dyn Starter> = match starter.cast::<Template>() {
-            Ok(template) => {
-                Box::new(template.get().inner.starter().map_err(PyOSError::new_err)?)
-            }
+            Ok(template) => Box::new(template.get().inner.starter().map_err(PyOSError::new_err)?),
             Err(_) => {
                 let (start, exitcode) = starter.extract()?;
                 Box::new(PythonStarter { start, exitcode })
             }
         };
-        let options =
-            PoolOptions { max_workers, eager, tasks_per_worker, setup: setup.to_vec() };
+        let options = PoolOptions { max_workers, eager, tasks_per_worker, setup: setup.to_vec() };
         let pool = Arc::new(Pool::new(options, starter).map_err(PyOSError::new_err)?);
         let twice = || PyRuntimeError::new_err("the executor is already set up");
         self.pool.set(pool.clone()).map_err(|_| twice())?;
@@ -258,7 +255,11 @@ impl ProcessPool {
             Ok((callable, payload)) => {
                 let function = match r#fn.cast::<Sendable>() {
                     Ok(sendable) => sendable.get().function.clone_ref(py),
-                    Err(_) => r#fn.clone().unbind(),
+                    Err(_) if !Arc::ptr_eq(&callable, &this.apply) => r#fn.clone().unbind(),
+                    Err(_) => r#fn
+                        .getattr("__qualname__")
+                        .or_else(|_| r#fn.get_type().qualname().map(Bound::into_any))?
+                        .unbind(),
                 };
                 bound.get().bind(Source { pool: pool.clone(), task, function });
                 pool.submit(task, callable, payload, cell)
@@ -334,9 +335,7 @@ impl ProcessPool {
 
 fn refusal(py: Python<'_>, refused: &Refused) -> PyErr {
     match refused {
-        Refused::Closed => {
-            PyRuntimeError::new_err("cannot schedule new futures after shutdown")
-        }
+        Refused::Closed => PyRuntimeError::new_err("cannot schedule new futures after shutdown"),
         Refused::Forked => PyRuntimeError::new_err(
             "this executor belongs to the process that this one was forked from; make another \
              one here",

@@ -84,7 +84,11 @@ impl Names {
         let logger = self.base.bind(py).getattr("LOGGER")?;
         let options = pyo3::types::PyDict::new(py);
         options.set_item("exc_info", error.into_value(py))?;
-        logger.call_method("error", ("exception calling callback for %r", future), Some(&options))?;
+        logger.call_method(
+            "error",
+            ("exception calling callback for %r", future),
+            Some(&options),
+        )?;
         Ok(())
     }
 }

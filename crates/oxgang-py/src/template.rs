@@ -59,8 +59,7 @@ impl Template {
             .split_first()
             .ok_or_else(|| PyRuntimeError::new_err("no program to start"))?;
         let line = lifeline.line.end_to_hold();
-        let started =
-            py.detach(|| oxgang::template::Template::start(program, rest, first, line));
+        let started = py.detach(|| oxgang::template::Template::start(program, rest, first, line));
         Ok(Self { inner: Arc::new(started.map_err(PyOSError::new_err)?) })
     }
 

@@ -106,7 +106,11 @@ impl<W: Words + Clone> OwnerEnd<W> {
     pub fn create(words: W, shape: Shape, incarnation: u64) -> Self {
         assert!(words.len() >= shape.bytes() && incarnation >= FIRST_INCARNATION);
         let (requests, responses) = shape.rings();
-        words.store(AT_SHAPE, u64::from(shape.requests) << 32 | u64::from(shape.responses), Relaxed);
+        words.store(
+            AT_SHAPE,
+            u64::from(shape.requests) << 32 | u64::from(shape.responses),
+            Relaxed,
+        );
         words.store(AT_INCARNATION, incarnation, Relaxed);
         words.store(AT_MAGIC, MAGIC, Release);
         Self {

@@ -107,9 +107,12 @@ impl Words for HeapWords {
         fence(Ordering::SeqCst);
     }
     fn write(&self, at: usize, bytes: &[u8]) {
-        write_by_words(at, bytes, |at, value| self.word(at).store(value, Ordering::Relaxed), |at| {
-            self.word(at).load(Ordering::Relaxed)
-        });
+        write_by_words(
+            at,
+            bytes,
+            |at, value| self.word(at).store(value, Ordering::Relaxed),
+            |at| self.word(at).load(Ordering::Relaxed),
+        );
     }
     fn read(&self, at: usize, into: &mut [u8]) {
         read_by_words(at, into, |at| self.word(at).load(Ordering::Relaxed));
@@ -128,8 +131,7 @@ pub fn write_by_words(
         let word = (at + done) / 8 * 8;
         let from = (at + done) - word;
         let count = (8 - from).min(bytes.len() - done);
-        let mut value =
-            if count == 8 { [0; 8] } else { load(word).to_le_bytes() };
+        let mut value = if count == 8 { [0; 8] } else { load(word).to_le_bytes() };
         value[from..from + count].copy_from_slice(&bytes[done..done + count]);
         store(word, u64::from_le_bytes(value));
         done += count;

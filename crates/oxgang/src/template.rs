@@ -97,10 +97,7 @@ impl Template {
     /// If it is gone, or there are no descriptors left.
     pub fn starter(self: &Arc<Self>) -> Result<TemplateStarter> {
         let (ours, theirs) = Link::pair()?;
-        self.link
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .send(b"C", &[theirs.as_fd()])?;
+        self.link.lock().unwrap_or_else(PoisonError::into_inner).send(b"C", &[theirs.as_fd()])?;
         Ok(TemplateStarter { link: ours, template: self.clone() })
     }
 

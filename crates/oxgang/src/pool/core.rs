@@ -256,8 +256,8 @@ impl Core {
         let waiting = self.lives.iter_mut().any(|life| life.sent.len() > 1);
         if (!self.queue.is_empty() || waiting) && self.supervisor.has_vacancy() {
             let starting = self.lives.iter().filter(|life| !life.ready).count();
-            let unstarted = self.queue.len()
-                + self.lives.iter_mut().map(Life::not_begun).sum::<usize>();
+            let unstarted =
+                self.queue.len() + self.lives.iter_mut().map(Life::not_begun).sum::<usize>();
             if unstarted > starting {
                 self.handle(Event::Wanted);
             }
@@ -288,8 +288,10 @@ impl Core {
             match self.arena.put(&[&task.payload]) {
                 Ok(block) => Some(block),
                 Err(error) => {
-                    let why = format!("no shared memory for an argument of {} bytes: {error}",
-                        task.payload.len());
+                    let why = format!(
+                        "no shared memory for an argument of {} bytes: {error}",
+                        task.payload.len()
+                    );
                     self.tell(task.completion, Outcome::Broken(why.into()));
                     return Ok(None);
                 }
@@ -396,10 +398,12 @@ impl Core {
         false
     }
 
-    /// Takes everything back that has not begun.
+    /// Takes everything back that has not begun, but for the first task of each worker, which
+    /// counts as begun: the worker may be on its way to it.
     pub fn cancel_all(&mut self) {
         for index in 0..self.lives.len() {
-            match self.lives[index].take_back(usize::MAX) {
+            let but_one = self.lives[index].sent.len().saturating_sub(1);
+            match self.lives[index].take_back(but_one) {
                 Ok(back) => back.into_iter().for_each(|sent| self.finish(sent, Outcome::Cancelled)),
                 Err(_) => self.lives[index].kill(),
             }

@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use oxgang_os::Result;
 use oxgang_os::futex;
 use oxgang_os::process::{Exit, Process};
 use oxgang_os::segment::Segment;
-use oxgang_os::Result;
 use oxgang_shm::arena::Block;
 use oxgang_shm::channel::{AT_BELL, IN_BLOCK, OwnerEnd, Shape};
 use oxgang_shm::{Corrupt, ring::Full};
@@ -105,7 +105,11 @@ impl Life {
     }
 
     /// Sends a task; gives it back if there is no room now.
-    pub fn send(&mut self, task: Task, block: Option<Block>) -> Result<std::result::Result<(), Task>> {
+    pub fn send(
+        &mut self,
+        task: Task,
+        block: Option<Block>,
+    ) -> Result<std::result::Result<(), Task>> {
         let slot = (task.callable.id as usize) % wire::SLOTS;
         if self.slots[slot] != task.callable.id {
             let define = self.end.requests.push(

@@ -24,8 +24,8 @@ use oxgang_os::segment::Segment;
 use oxgang_os::{Result, cpus};
 use oxgang_shm::watch::{self, WATCH_BYTES, Watch};
 
-pub use self::core::Counters;
 use self::core::Core;
+pub use self::core::Counters;
 use crate::segment::{BlockWriter, Mapped};
 use crate::spin::{self, Spinner};
 use crate::starter::{Invitation, Notice, Starter};

@@ -147,6 +147,15 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
         _exit.watch(self._driver, _closer(self._handle))
         self._driver.start()
 
+    def map(self, fn, *iterables, timeout=None, chunksize=1, buffersize=None):
+        """See `Executor.map`. `chunksize` is checked and otherwise left to the engine, which
+        hands as many calls to a worker at a time as their measured cost asks for; each call
+        stays a task of its own, so that a fault costs one call and not a chunk.
+        """
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        return super().map(fn, *iterables, timeout=timeout, buffersize=buffersize)
+
     @property
     def _broken(self):
         return self._handle.broken() or False
