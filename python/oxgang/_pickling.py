@@ -18,11 +18,12 @@ On the way back nothing is special: the owner has ``__main__`` and finds its cla
 """
 
 import io
-import pickle
 import sys
-import traceback
 import types
-from collections import ChainMap
+
+# the C half of pickle, by itself: a worker's first task waits for this module, and pickle.py
+# brings regular expressions along
+from _pickle import Pickler, PicklingError, loads
 from importlib import import_module
 
 _EXTRA = "multiprocessing.reduction"
@@ -37,10 +38,10 @@ def _reducers():
     reduction = sys.modules.get(_EXTRA)
     if reduction is None:
         return None  # then nobody holds anything that needs it
-    return reduction.ForkingPickler(io.BytesIO(), pickle.HIGHEST_PROTOCOL).dispatch_table
+    return reduction.ForkingPickler(io.BytesIO(), 5).dispatch_table
 
 
-class _Outbound(pickle.Pickler):
+class _Outbound(Pickler):
     """Plain pickle that stops at functions and classes of __main__."""
 
     def reducer_override(self, obj):
@@ -54,6 +55,8 @@ def _dump(pickler_class, obj):
     pickler = pickler_class(buffer, 5)
     table = _reducers()
     if table is not None:
+        from collections import ChainMap
+
         own = getattr(pickler_class, "reducers", None)  # of cloudpickle, if it is that
         pickler.dispatch_table = table if own is None else ChainMap(own, table)
     pickler.dump(obj)
@@ -66,7 +69,7 @@ def dumps(obj):
         return _dump(_Outbound, obj)
     except _NeedsValue:
         pass
-    except (pickle.PicklingError, AttributeError, TypeError) as plain:
+    except (PicklingError, AttributeError, TypeError) as plain:
         return _by_value_or(plain, obj)
     try:
         return _by_value(obj)
@@ -86,7 +89,7 @@ def _by_name_or(by_value, obj):
     if getattr(sys.modules.get("__main__"), "__file__", None) is None:
         raise by_value
     try:
-        return _dump(pickle.Pickler, obj)
+        return _dump(Pickler, obj)
     except Exception:
         raise by_value from None
 
@@ -94,21 +97,19 @@ def _by_name_or(by_value, obj):
 def dumps_back(obj):
     """An object on its way to the owner."""
     try:
-        return _dump(pickle.Pickler, obj)
-    except (pickle.PicklingError, AttributeError, TypeError) as plain:
+        return _dump(Pickler, obj)
+    except (PicklingError, AttributeError, TypeError) as plain:
         return _by_value_or(plain, obj)
 
-
-loads = pickle.loads
 
 
 # -- by value ---------------------------------------------------------------------------
 
 
 def _by_value(obj):
-    from oxgang._by_value import Pickler
+    from oxgang._by_value import Pickler as ByValue
 
-    return _dump(Pickler, obj)
+    return _dump(ByValue, obj)
 
 
 def namespace(name):
@@ -129,7 +130,7 @@ def dump_callable(function):
     """
     main = function.__module__ == "__main__"
     if not main and _importable(function):
-        return _dump(pickle.Pickler, function), []
+        return _dump(Pickler, function), []
     data = dumps(function)
     if not main or not isinstance(function, types.FunctionType):
         return data, None
@@ -138,7 +139,7 @@ def dump_callable(function):
 
 
 def load_callable(data):
-    return pickle.loads(data)
+    return loads(data)
 
 
 def _importable(obj):
@@ -204,6 +205,8 @@ def _text_of(error):
 
 
 def _traceback_of(error):
+    import traceback
+
     try:
         lines = traceback.format_exception(type(error), error, error.__traceback__)
         return "".join(lines).encode("utf-8", "backslashreplace").decode()
@@ -221,7 +224,7 @@ def load_error(parts):
         error = payload_error(f"the {name} that the task raised ({text})", None)
     else:
         try:
-            error = pickle.loads(data)
+            error = loads(data)
         except KeyboardInterrupt:
             raise
         except BaseException as failure:

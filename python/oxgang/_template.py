@@ -2,13 +2,14 @@
 first pool needs it, ended with the program.
 """
 
-import json
 import os
-import pickle
 import sys
 import threading
 
 from oxgang import _core
+from oxgang._pickling import dumps
+
+_OWNERS = {"__main__", "builtins", "oxgang", "concurrent", "multiprocessing"}
 
 _lock = threading.Lock()
 _template = None
@@ -36,12 +37,20 @@ def get():
 
 
 def _command():
-    import subprocess
-
-    flags = subprocess._args_from_interpreter_flags()
     # the program text comes over the link, since a path list may be longer than an argument
     code = "import os; exec(os.read(0, 65536))"
-    return [sys.executable, *flags, "-c", code, "oxgang-template"]
+    return [sys.executable, *_flags(), "-c", code, "oxgang-template"]
+
+
+def _flags():
+    plain = not (sys.warnoptions or sys._xoptions)
+    names = ("debug", "optimize", "ignore_environment", "verbose", "bytes_warning")
+    more = ("no_site", "no_user_site", "isolated", "dont_write_bytecode", "dev_mode", "safe_path")
+    if plain and not any(getattr(sys.flags, name, 0) for name in names + more):
+        return []  # the usual case, and an import saved
+    import subprocess
+
+    return subprocess._args_from_interpreter_flags()
 
 
 def _first_message():
@@ -54,23 +63,22 @@ def _first_message():
 
 
 def _wanted():
-    """Modules that the program uses: what its main module mentions."""
+    """Modules that the program uses: what its main module mentions, but for those that an
+    owner needs and a worker does not."""
     main = sys.modules.get("__main__")
     names = set()
     for value in list(vars(main).values()) if main else ():
         name = getattr(value, "__name__", None) if isinstance(value, type(sys)) else None
         name = name or getattr(value, "__module__", None)
-        if isinstance(name, str) and name not in ("__main__", "builtins") and name in sys.modules:
+        if isinstance(name, str) and name.partition(".")[0] not in _OWNERS:
             names.add(name)
     path = [entry for entry in sys.path if isinstance(entry, str)]
     order = [name for name in sys.modules if name in names]
-    return json.dumps({"path": path, "modules": order}).encode()
+    return dumps((path, order))
 
 
 def setup(name, initializer, initargs):
     """What a worker of the template needs to become one of this program's, as bytes."""
-    from oxgang._pickling import dumps
-
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
     path = getattr(main, "__file__", None)
@@ -84,7 +92,7 @@ def setup(name, initializer, initargs):
         "name": name,
         "initializer": None if initializer is None else dumps((initializer, initargs)),
     }
-    return pickle.dumps(facts)
+    return dumps(facts)
 
 
 def end():

@@ -6,6 +6,9 @@ import os
 import sys
 import types
 
+# signal.py brings enum along, which a worker may never need
+from _signal import SIGINT, signal
+
 from oxgang import _core
 
 
@@ -78,9 +81,9 @@ def _frames():
 
 def _setup(data):
     """Makes the process what the owner is: folder, environment, path, arguments."""
-    import pickle
+    from oxgang._pickling import loads
 
-    facts = pickle.loads(data)
+    facts = loads(data)
     if os.getcwd() != facts["cwd"]:
         os.chdir(facts["cwd"])
     if dict(os.environ) != facts["environ"]:
@@ -93,7 +96,7 @@ def _setup(data):
     if facts["multiprocessing"]:
         _name_process(facts["name"])
     if facts["initializer"] is not None:
-        initializer, initargs = pickle.loads(facts["initializer"])
+        initializer, initargs = loads(facts["initializer"])
         _initialize(initializer, initargs)
 
 
@@ -130,9 +133,7 @@ def _failed_setup(error):
 
 def serve(invitation, setup):
     """Works until the pool says stop."""
-    import signal
-
-    signal.signal(signal.SIGINT, _ignore_interrupt)
+    signal(SIGINT, _ignore_interrupt)
 
     def guarded(data):
         try:
@@ -147,9 +148,10 @@ def _end():
     """The end of a worker that was forked from the template: what an interpreter's end does
     for the user, without tearing the copy of the template down."""
     import atexit
-    import threading
 
-    threading._shutdown()
+    threading = sys.modules.get("threading")
+    if threading is not None:
+        threading._shutdown()
     util = sys.modules.get("multiprocessing.util")
     if util is not None:
         util._exit_function()
@@ -168,9 +170,10 @@ def template(owner_pid):
     """The template process: warms up what it is told to, forks a worker when it is told to."""
     global _owner_pid
     import gc
-    import signal
 
-    signal.signal(signal.SIGINT, _ignore_interrupt)
+    import oxgang._pickling  # noqa: F401 - every worker needs it
+
+    signal(SIGINT, _ignore_interrupt)
     _owner_pid = owner_pid
     link = os.dup(0)
     null = os.open(os.devnull, os.O_RDONLY)
@@ -197,15 +200,15 @@ def template(owner_pid):
 
 def _warm_up(order):
     """Imports modules; one that fails fails again, and visibly, in the task that needs it."""
-    import json
-    from contextlib import suppress
-    from importlib import import_module
+    from oxgang._pickling import loads
 
-    wanted = json.loads(order)
-    sys.path[:] = wanted["path"]
-    for name in wanted["modules"]:
-        with suppress(Exception):
-            import_module(name)
+    path, names = loads(order)
+    sys.path[:] = path
+    for name in names:
+        try:
+            __import__(name)
+        except Exception:
+            continue
 
 
 def _life(server, invitation):

@@ -32,7 +32,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit, intern};
 
-use crate::python::names;
+use crate::python::standard;
 use crate::{payload, wait};
 
 const PENDING: u32 = 0;
@@ -251,7 +251,7 @@ impl Future {
                 state => {
                     drop(_inner);
                     let name = STATE_NAMES[state as usize];
-                    names(slf.py())?.log_critical(slf.as_any(), name)?;
+                    standard(slf.py())?.log_critical(slf.as_any(), name)?;
                     return Err(PyRuntimeError::new_err("Future in unexpected state"));
                 }
             }
@@ -347,7 +347,7 @@ impl Future {
         if let Some(condition) = known {
             return Ok(condition);
         }
-        let fresh = names(py)?.condition.call0(py)?;
+        let fresh = standard(py)?.condition.call0(py)?;
         let condition = {
             let mut inner = cell.inner();
             inner.condition.get_or_insert(fresh).clone_ref(py)
@@ -460,7 +460,7 @@ impl Future {
         }
         match cell.state() {
             FINISHED => Self::decode(slf),
-            _ => Err(names(py)?.cancelled_error(py)),
+            _ => Err(standard(py)?.cancelled_error(py)),
         }
     }
 
@@ -472,7 +472,7 @@ impl Future {
             });
             match waited {
                 Waited::Done => return Ok(()),
-                Waited::TimeUp => return Err(names(py)?.timeout_error(py)),
+                Waited::TimeUp => return Err(standard(py)?.timeout_error(py)),
                 Waited::Signal => py.check_signals()?,
                 Waited::Forked => {
                     return Err(PyRuntimeError::new_err(
@@ -519,7 +519,7 @@ impl Future {
             if is_done(state) {
                 drop(inner);
                 let name = STATE_NAMES[state as usize];
-                return Err(names(py)?.invalid_state(slf.as_any(), name));
+                return Err(standard(py)?.invalid_state(slf.as_any(), name));
             }
             inner.result = result;
             inner.exception = exception;
@@ -599,7 +599,7 @@ fn call_back(slf: &Bound<'_, Future>, callback: &Py<PyAny>) -> PyResult<()> {
     let py = slf.py();
     match callback.call1(py, (slf,)) {
         Err(error) if error.is_instance_of::<pyo3::exceptions::PyException>(py) => {
-            names(py)?.log_callback_failure(slf.as_any(), error)
+            standard(py)?.log_callback_failure(slf.as_any(), error)
         }
         Err(error) => Err(error),
         Ok(_) => Ok(()),

@@ -14,7 +14,7 @@ use pyo3::types::{PyBytes, PyDict, PyTuple};
 
 use crate::codec::{self, PICKLED, PLAIN};
 use crate::future::Source;
-use crate::python::names;
+use crate::python::{names, standard};
 
 /// A call's arguments.
 pub fn of_call(args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<Vec<u8>> {
@@ -30,12 +30,17 @@ pub fn of_call(args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) ->
     if plain {
         return Ok(bytes);
     }
-    let both = (args, kwargs);
-    pickled(py, both.into_pyobject(py)?.as_any(), bytes)
+    let both = (args, kwargs).into_pyobject(py)?;
+    pickled(&names(py)?.dumps, both.as_any(), bytes)
 }
 
-fn pickled(py: Python<'_>, value: &Bound<'_, PyAny>, mut into: Vec<u8>) -> PyResult<Vec<u8>> {
-    let pickle = names(py)?.dumps.call1(py, (value,))?;
+fn pickled(
+    dumps: &Py<PyAny>,
+    value: &Bound<'_, PyAny>,
+    mut into: Vec<u8>,
+) -> PyResult<Vec<u8>> {
+    let py = value.py();
+    let pickle = dumps.call1(py, (value,))?;
     let pickle = pickle.bind(py).cast::<PyBytes>()?.as_bytes();
     into.clear();
     into.reserve_exact(1 + pickle.len());
@@ -71,7 +76,7 @@ pub fn of_value(value: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
     if codec::encode(value, &mut bytes) {
         return Ok(bytes);
     }
-    pickled(value.py(), value, bytes)
+    pickled(&names(value.py())?.dumps_back, value, bytes)
 }
 
 fn to_value(py: Python<'_>, payload: &[u8]) -> PyResult<Py<PyAny>> {
@@ -98,7 +103,7 @@ pub fn of_error(py: Python<'_>, error: PyErr, decoding: bool) -> PyResult<Vec<u8
     let mut bytes = vec![PLAIN];
     // a tuple of bytes and texts; a text that is no valid Unicode is left out by dump_error
     if !codec::encode(parts.bind(py), &mut bytes) {
-        return pickled(py, parts.bind(py), bytes);
+        return pickled(&names(py)?.dumps_back, parts.bind(py), bytes);
     }
     Ok(bytes)
 }
@@ -127,7 +132,7 @@ pub fn open(
             names(py)?.crash_error.call1(py, facts)
         }
         Outcome::Broken(why) => names(py)?.broken_error.call1(py, (&**why,)),
-        Outcome::Cancelled => Err(names(py)?.cancelled_error(py)),
+        Outcome::Cancelled => Err(standard(py)?.cancelled_error(py)),
     };
     match opened {
         Ok(exception) => Ok(Err(exception)),

@@ -3,12 +3,10 @@
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
-/// The names.
+/// `oxgang._pickling`'s functions.
 pub struct Names {
-    /// `threading.Condition`
-    pub condition: Py<PyAny>,
-    /// `oxgang._pickling`'s functions.
     pub dumps: Py<PyAny>,
+    pub dumps_back: Py<PyAny>,
     pub loads: Py<PyAny>,
     pub dump_callable: Py<PyAny>,
     pub load_callable: Py<PyAny>,
@@ -17,19 +15,17 @@ pub struct Names {
     pub payload_error: Py<PyAny>,
     pub crash_error: Py<PyAny>,
     pub broken_error: Py<PyAny>,
-    base: Py<PyModule>,
 }
 
-/// The names, imported on first use.
+/// The functions, imported on first use.
 pub fn names(py: Python<'_>) -> PyResult<&Names> {
     static NAMES: PyOnceLock<Names> = PyOnceLock::new();
     NAMES.get_or_try_init(py, || {
-        let base = py.import("concurrent.futures._base")?;
         let pickling = py.import("oxgang._pickling")?;
         let of = |name: &str| -> PyResult<Py<PyAny>> { Ok(pickling.getattr(name)?.unbind()) };
         Ok(Names {
-            condition: py.import("threading")?.getattr("Condition")?.unbind(),
             dumps: of("dumps")?,
+            dumps_back: of("dumps_back")?,
             loads: of("loads")?,
             dump_callable: of("dump_callable")?,
             load_callable: of("load_callable")?,
@@ -38,12 +34,30 @@ pub fn names(py: Python<'_>) -> PyResult<&Names> {
             payload_error: of("payload_error")?,
             crash_error: of("crash_error")?,
             broken_error: of("broken_error")?,
-            base: base.unbind(),
         })
     })
 }
 
-impl Names {
+/// What the standard library's futures are made of. Not needed in a worker, which must not
+/// pay for the import.
+pub struct Standard {
+    /// `threading.Condition`
+    pub condition: Py<PyAny>,
+    base: Py<PyModule>,
+}
+
+/// The standard library's, imported on first use.
+pub fn standard(py: Python<'_>) -> PyResult<&Standard> {
+    static STANDARD: PyOnceLock<Standard> = PyOnceLock::new();
+    STANDARD.get_or_try_init(py, || {
+        Ok(Standard {
+            condition: py.import("threading")?.getattr("Condition")?.unbind(),
+            base: py.import("concurrent.futures._base")?.unbind(),
+        })
+    })
+}
+
+impl Standard {
     fn error<'py>(
         &self,
         py: Python<'py>,

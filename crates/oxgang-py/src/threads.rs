@@ -4,12 +4,14 @@
 //! that everything that looks at threads sees them; what they wait on is a futex, and the
 //! interpreter is free meanwhile.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use oxgang::pool::{Waitable, Waited};
+use oxgang::spin::{self, OwnPlaces, Spinner};
 use oxgang_os::futex::{self, Woken};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -22,8 +24,6 @@ const SLICE: Duration = Duration::from_millis(200);
 /// Tasks in a row before other threads get a chance at the interpreter: a task that runs no
 /// Python code never gives it up by itself.
 const IN_A_ROW: u32 = 64;
-/// How long to look before sleeping; longer than a wake-up takes.
-const SPIN: Duration = Duration::from_micros(30);
 
 /// Waits for a future that no process pool completes.
 pub fn wait(cell: &Cell, deadline: Option<Instant>) -> Waited {
@@ -47,26 +47,12 @@ pub fn wait(cell: &Cell, deadline: Option<Instant>) -> Waited {
 }
 
 fn spin(found: impl Fn() -> bool) -> bool {
-    static BUDGET: OnceLock<Duration> = OnceLock::new();
-    let budget = *BUDGET.get_or_init(|| {
-        let off = std::env::var("OXGANG_SPIN").is_ok_and(|text| text == "0");
-        if off || oxgang_os::cpus::usable() < 2 { Duration::ZERO } else { SPIN }
-    });
-    if budget.is_zero() {
-        return found();
+    static PLACES: OnceLock<OwnPlaces> = OnceLock::new();
+    thread_local! {
+        static SPINNER: RefCell<Spinner> = RefCell::new(Spinner::new(spin::budget()));
     }
-    let start = Instant::now();
-    loop {
-        for _ in 0..64 {
-            if found() {
-                return true;
-            }
-            std::hint::spin_loop();
-        }
-        if start.elapsed() > budget {
-            return false;
-        }
-    }
+    let places = PLACES.get_or_init(OwnPlaces::new);
+    SPINNER.with_borrow_mut(|spinner| spinner.spin(places, found))
 }
 
 struct Item {

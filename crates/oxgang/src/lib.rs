@@ -13,13 +13,14 @@
 //! | [`starter`] | how a worker comes to exist |
 //! | [`template`] | a process that forks workers on request, both sides of it |
 //! | [`task`] | tasks, outcomes, and who is told |
+//! | [`spin`] | when to spin before sleeping |
 //! | [`segment`] | shared structures over mapped memory; blocks in growing files |
 
 #![forbid(unsafe_code)]
 
 pub mod pool;
 pub mod segment;
-mod spin;
+pub mod spin;
 pub mod starter;
 pub mod supervisor;
 pub mod task;

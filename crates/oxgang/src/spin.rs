@@ -5,6 +5,8 @@
 //! spinners (no more than CPUs), a budget per wait that is longer than one wake-up (a shorter
 //! one never wins), and a memory of misses that makes the next spins rarer.
 
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use oxgang_shm::Words;
@@ -15,27 +17,83 @@ const ROUNDS: u32 = 32;
 /// After many misses in a row one wait in this many still tries.
 const RAREST: u32 = 64;
 
+/// The memory of one waiting thread.
 #[derive(Debug, Clone)]
-pub(crate) struct Spinner {
+pub struct Spinner {
     budget: Duration,
     misses: u32,
     skipped: u32,
 }
 
 /// The budget: `OXGANG_SPIN` in microseconds, 40 if it is not set; 0 never spins.
-pub(crate) fn budget() -> Duration {
+#[must_use]
+pub fn budget() -> Duration {
     let set = std::env::var("OXGANG_SPIN").ok().and_then(|text| text.parse().ok());
     Duration::from_micros(set.unwrap_or(40))
 }
 
+/// Who hands out places to spin.
+pub trait Places {
+    /// Asks for one; pair with [`leave`](Self::leave).
+    fn take(&self) -> bool;
+    /// Gives it back.
+    fn leave(&self);
+}
+
+impl<W: Words> Places for Watch<W> {
+    fn take(&self) -> bool {
+        self.start_spinning()
+    }
+    fn leave(&self) {
+        self.stop_spinning();
+    }
+}
+
+/// Places of this process's threads alone.
+#[derive(Debug)]
+pub struct OwnPlaces {
+    taken: AtomicUsize,
+    most: usize,
+}
+
+impl OwnPlaces {
+    /// As many as there are CPUs; none where there is only one.
+    #[must_use]
+    pub fn new() -> Self {
+        let cpus = oxgang_os::cpus::usable();
+        Self { taken: AtomicUsize::new(0), most: if cpus > 1 { cpus } else { 0 } }
+    }
+}
+
+impl Default for OwnPlaces {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Places for OwnPlaces {
+    fn take(&self) -> bool {
+        let free = self.taken.load(Relaxed) < self.most;
+        if free {
+            self.taken.fetch_add(1, Relaxed);
+        }
+        free
+    }
+    fn leave(&self) {
+        self.taken.fetch_sub(1, Relaxed);
+    }
+}
+
 impl Spinner {
+    /// One that spins for `budget` at most.
+    #[must_use]
     pub fn new(budget: Duration) -> Self {
         Self { budget, misses: 0, skipped: 0 }
     }
 
     /// Looks until `found` or the budget is spent; `true` if it was found.
-    pub fn spin<W: Words>(&mut self, watch: &Watch<W>, mut found: impl FnMut() -> bool) -> bool {
-        if self.budget.is_zero() || self.sits_out() || !watch.start_spinning() {
+    pub fn spin(&mut self, places: &impl Places, mut found: impl FnMut() -> bool) -> bool {
+        if self.budget.is_zero() || self.sits_out() || !places.take() {
             return found();
         }
         let start = Instant::now();
@@ -50,7 +108,7 @@ impl Spinner {
                 break false;
             }
         };
-        watch.stop_spinning();
+        places.leave();
         self.misses = if won { 0 } else { self.misses + 1 };
         won
     }

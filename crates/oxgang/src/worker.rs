@@ -179,7 +179,9 @@ impl Worker {
         let piled_up = self.end.responses_pile_up().map_err(std::io::Error::other)?;
         match self.watch.after_publish(!self.end.has_request(), piled_up || !published) {
             Wake::Nobody => {}
-            Wake::Leader => futex::wake(self.watch_words.futex_word(watch::AT_BELL), 1),
+            Wake::Leader => {
+                futex::wake(self.watch_words.futex_word(watch::AT_BELL), 1);
+            }
             Wake::Driver => self.driver.ring(),
         }
         Ok(published)

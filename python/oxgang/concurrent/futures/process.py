@@ -6,16 +6,14 @@ costs its own task (`PayloadError`). Both are `BrokenProcessPool`, so that handl
 """
 
 import os
-import signal
 import threading
 import weakref
-from concurrent.futures.process import BrokenProcessPool
 
 from oxgang import _core, _template
 from oxgang.concurrent.futures import _exit
 from oxgang.concurrent.futures._base import Executor, Future
-from oxgang.errors import PayloadError, WorkerCrashed
 
+_SIGTERM = 15  # on every Linux; signal.py brings enum along
 _KILLED = "the process pool was {how}; calls that were left are lost"
 
 
@@ -25,13 +23,19 @@ def _cpu_count():
 
 
 def _default_context():
-    """A start method that the program has chosen for all; None: it has not."""
+    """A start method that the program has chosen for all, other than the platform's own; None:
+    it has not. (That the platform's own was chosen on purpose cannot be seen: the standard
+    library notes it down whenever somebody asks for the default.)"""
     import sys
 
-    multiprocessing = sys.modules.get("multiprocessing")
-    if multiprocessing is None or multiprocessing.get_start_method(allow_none=True) is None:
+    context = sys.modules.get("multiprocessing.context")
+    if context is None:
         return None
-    return multiprocessing.get_context()
+    chooser = context._default_context
+    chosen = chooser.get_start_method(allow_none=True)
+    if chosen is None or chosen == chooser._default_context.get_start_method():
+        return None
+    return chooser.get_context()
 
 
 class _ContextStarter:
@@ -180,7 +184,7 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
     def terminate_workers(self):
         """Ends the workers by SIGTERM and the pool with them; calls that are left fail. (New
         in Python 3.14, here on every Python.)"""
-        self._handle.signal(signal.SIGTERM)
+        self._handle.signal(_SIGTERM)
         self._handle.kill(_KILLED.format(how="terminated"))
         self.shutdown(wait=False, cancel_futures=True)
 
@@ -200,9 +204,10 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
 
 
 def _refuse_while_importing_main():
-    from oxgang._worker import importing_main
+    import sys
 
-    if importing_main():
+    worker = sys.modules.get("oxgang._worker")
+    if worker is not None and worker.importing_main():
         raise RuntimeError(
             "this worker is running your script to find one of its functions, and the script "
             "has just tried to start a pool of its own. Put what starts it under "
@@ -214,4 +219,13 @@ def _closer(handle):
     return lambda: handle.close(False)
 
 
-__all__ = ["BrokenProcessPool", "PayloadError", "ProcessPoolExecutor", "WorkerCrashed"]
+def __getattr__(name):
+    # defined with the standard executor, whose import costs as much as a pool's start
+    if name in ("BrokenProcessPool", "PayloadError", "WorkerCrashed"):
+        from oxgang import errors
+
+        return getattr(errors, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+__all__ = ["BrokenProcessPool", "PayloadError", "ProcessPoolExecutor", "WorkerCrashed"]  # noqa: F822

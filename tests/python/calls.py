@@ -1,0 +1,147 @@
+"""Functions for workers, in the tests of the executors."""
+
+import os
+import signal
+import sys
+import threading
+import time
+
+
+def same(value):
+    return value
+
+
+def keywords(*args, **kwargs):
+    return args, kwargs
+
+
+def pid(_=None):
+    return os.getpid()
+
+
+def nap(seconds):
+    time.sleep(seconds)
+    return seconds
+
+
+def fail(text):
+    raise LookupError(text)
+
+
+def length(data):
+    return len(data)
+
+
+def make_bytes(count):
+    return b"x" * count
+
+
+def die(number):
+    os.kill(os.getpid(), number)
+    time.sleep(60)  # SIGSTOP and ignored signals do not end it
+
+
+def leave(code):
+    os._exit(code)
+
+
+def system_exit(code):
+    sys.exit(code)
+
+
+def lock(_=None):
+    return threading.Lock()
+
+
+class Unloadable(Exception):
+    """Pickles, and cannot be unpickled: __init__ wants two, args has one."""
+
+    def __init__(self, code, text):
+        super().__init__(f"{code}: {text}")
+
+
+def raise_unloadable():
+    raise Unloadable(7, "raised in the task")
+
+
+class HoldsLock(Exception):
+    def __init__(self, text):
+        super().__init__(text)
+        self.lock = threading.Lock()
+
+
+def raise_undumpable():
+    raise HoldsLock("raised in the task")
+
+
+def _refuse():
+    raise ValueError("will not be rebuilt")
+
+
+class RefusesToLoad:
+    def __reduce__(self):
+        return _refuse, ()
+
+
+def refusing(_=None):
+    return RefusesToLoad()
+
+
+def exit_when_loaded():
+    return ExitsWhenLoaded()
+
+
+class ExitsWhenLoaded:
+    def __reduce__(self):
+        return sys.exit, (3,)
+
+
+def count_in(path):
+    """Leaves one mark for each run."""
+    with open(path, "ab") as file:
+        file.write(b".")
+    return os.getpid()
+
+
+def count_and_die(path, number):
+    count_in(path)
+    die(number)
+
+
+_setting = "unset"
+
+
+def set_up(value):
+    global _setting
+    _setting = value
+
+
+def setting():
+    return _setting
+
+
+def fail_to_set_up():
+    raise RuntimeError("no licence")
+
+
+def environment(name):
+    return os.environ.get(name), os.getcwd()
+
+
+def in_worker():
+    import multiprocessing
+
+    return multiprocessing.current_process().name, multiprocessing.parent_process() is not None
+
+
+def nested(depth):
+    from oxgang.concurrent.futures import ProcessPoolExecutor
+
+    if depth == 0:
+        return [os.getpid()]
+    with ProcessPoolExecutor(1) as pool:
+        return [os.getpid(), *pool.submit(nested, depth - 1).result()]
+
+
+def ignore_term():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

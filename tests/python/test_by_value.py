@@ -1,0 +1,214 @@
+"""Programs of one file: their functions and classes work in process pools, guard or none."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+IMPORT = "from oxgang.concurrent.futures import ProcessPoolExecutor\n"
+
+
+def run(text, *, how, tmp_path):
+    text = IMPORT + textwrap.dedent(text)
+    if how == "script":
+        path = tmp_path / "program.py"
+        path.write_text(text)
+        command, given = [sys.executable, str(path)], None
+    elif how == "-c":
+        command, given = [sys.executable, "-c", text], None
+    else:
+        command, given = [sys.executable, "-"], text
+    done = subprocess.run(
+        command, input=given, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+@pytest.fixture(params=["script", "-c", "stdin"])
+def program(request, tmp_path):
+    return lambda text: run(text, how=request.param, tmp_path=tmp_path)
+
+
+def test_no_guard_is_needed(program):
+    out = program(
+        """
+        print("once")
+        def double(x):
+            return 2 * x
+        with ProcessPoolExecutor(2) as pool:
+            print(*pool.map(double, range(4)))
+        """
+    )
+    assert out == ["once", "0", "2", "4", "6"]
+
+
+def test_lambdas_closures_and_recursion(program):
+    out = program(
+        """
+        import math
+        def adder(n):
+            return lambda x: x + n
+        def fib(n):
+            return n if n < 2 else fib(n - 1) + fib(n - 2)
+        def area(r):
+            return math.floor(math.pi * r)
+        with ProcessPoolExecutor(1) as pool:
+            print(pool.submit(lambda: 1).result(), pool.submit(adder(5), 1).result(),
+                  pool.submit(fib, 10).result(), pool.submit(area, 2).result())
+        """
+    )
+    assert out == ["1", "6", "55", "6"]
+
+
+def test_classes_go_there_and_come_back_as_themselves(program):
+    out = program(
+        """
+        from dataclasses import dataclass
+        from enum import Enum
+        class Colour(Enum):
+            RED = 1
+        @dataclass
+        class Point:
+            x: int
+            colour: Colour
+        def move(point):
+            return Point(point.x + 1, point.colour)
+        with ProcessPoolExecutor(1) as pool:
+            back = pool.submit(move, Point(1, Colour.RED)).result()
+            print(back == Point(2, Colour.RED), type(back) is Point, back.colour is Colour.RED)
+        """
+    )
+    assert out == ["True"] * 3
+
+
+def test_exceptions_of_the_program_can_be_caught(program):
+    out = program(
+        """
+        class Mine(Exception):
+            pass
+        def fail():
+            raise Mine("x")
+        with ProcessPoolExecutor(1) as pool:
+            try:
+                pool.submit(fail).result()
+            except Mine as error:
+                print("caught", error)
+        """
+    )
+    assert out == ["caught", "x"]
+
+
+def test_what_the_initializer_sets_is_seen_by_tasks(program):
+    out = program(
+        """
+        model = None
+        def load(value):
+            global model
+            model = value
+        def use(x):
+            return model + x
+        with ProcessPoolExecutor(1, initializer=load, initargs=(100,)) as pool:
+            print(*pool.map(use, [1, 2]))
+        """
+    )
+    assert out == ["101", "102"]
+
+
+def test_a_worker_keeps_its_own_state_and_learns_of_new_values(program):
+    out = program(
+        """
+        calls = 0
+        offset = 1
+        def count(x):
+            global calls
+            calls += 1
+            return calls * 100 + x + offset
+        with ProcessPoolExecutor(1) as pool:
+            print(pool.submit(count, 0).result(), pool.submit(count, 0).result())
+            offset = 7
+            print(pool.submit(count, 0).result())
+            def count(x):
+                return "redefined"
+            print(pool.submit(count, 0).result())
+        """
+    )
+    assert out == ["101", "201", "307", "redefined"]
+
+
+def test_a_nested_pool_knows_the_program_too(program):
+    out = program(
+        """
+        def inner(x):
+            return x + 1
+        def outer(x):
+            with ProcessPoolExecutor(1) as pool:
+                return pool.submit(inner, x).result()
+        with ProcessPoolExecutor(1) as pool:
+            print(pool.submit(outer, 1).result())
+        """
+    )
+    assert out == ["2"]
+
+
+def test_a_global_that_cannot_be_pickled_makes_the_worker_run_the_script(tmp_path):
+    out = run(
+        """
+        import threading
+        lock = threading.Lock()
+        def locked(x):
+            with lock:
+                return x + 1
+        if __name__ == "__main__":
+            with ProcessPoolExecutor(1) as pool:
+                print(*pool.map(locked, range(3)))
+        """,
+        how="script",
+        tmp_path=tmp_path,
+    )
+    assert out == ["1", "2", "3"]
+
+
+def test_without_a_guard_that_is_a_clear_error_and_no_bomb(tmp_path):
+    path = tmp_path / "program.py"
+    path.write_text(
+        IMPORT
+        + textwrap.dedent(
+            """
+            import threading
+            lock = threading.Lock()
+            def locked(x):
+                with lock:
+                    return x + 1
+            with ProcessPoolExecutor(1) as pool:
+                pool.submit(locked, 1).result()
+            """
+        )
+    )
+    done = subprocess.run(
+        [sys.executable, str(path)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert 'if __name__ == "__main__"' in done.stderr
+
+
+def test_the_standard_start_methods_have_it_too(tmp_path):
+    out = run(
+        """
+        import multiprocessing
+        def adder(n):
+            return lambda x: x + n
+        def double(x):
+            return 2 * x
+        if __name__ == "__main__":
+            for method in ("fork", "spawn", "forkserver"):
+                context = multiprocessing.get_context(method)
+                with ProcessPoolExecutor(1, mp_context=context) as pool:
+                    print(pool.submit(adder(1), 1).result(), pool.submit(double, 2).result())
+        """,
+        how="script",
+        tmp_path=tmp_path,
+    )
+    assert out == ["2", "4"] * 3
