@@ -1,6 +1,7 @@
 """Running other programs, with every command printed first so that it can be run by hand."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -24,8 +25,7 @@ def say(text):
 
 def shown(path):
     """A path as a reader in the root folder would type it."""
-    text = str(path)
-    return text.removeprefix(f"{ROOT}{os.sep}")
+    return re.sub(rf"{re.escape(str(ROOT))}(?=:|$)", ".", str(path).replace(f"{ROOT}{os.sep}", ""))
 
 
 def announce(argv, extra_env=None):
