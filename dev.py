@@ -82,7 +82,10 @@ def fix(_options):
 def bench(options):
     """Our scenarios against the standard library, in one run; benches/README.md defines them."""
     worst = 0
-    for interpreter in choose(options.python):
+    interpreters = choose(options.python)
+    if len(interpreters) > 1 and "--json" in options.rest:
+        raise Stop("bench --json: one --python at a time, or each would overwrite the last")
+    for interpreter in interpreters:
         environment = _prepared(interpreter, "examples")
         command = [environment.python, "-m", "benches", *options.rest]
         worst = max(worst, run(command, environment.env, check=False))
