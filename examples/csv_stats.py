@@ -20,6 +20,7 @@ import sys
 import oxgang
 
 MISSING = ["NA", "N/A", "NaN", "nan", "null", "NULL"]
+SAMPLE_ROWS = 1000
 _CHUNK = 1 << 20
 
 
@@ -31,38 +32,60 @@ def stats(path, encoding="utf-8", separator=","):
 
     path = os.fspath(path)
     _refuse_unreadable(path, encoding)
-    table = pl.scan_csv(
-        path if _is_utf8(encoding) else _recoded(path, encoding),
-        separator=separator,
-        null_values=MISSING,
-        infer_schema_length=None,  # the whole file: a late text value must not be an error
-    )
+    source = path if _is_utf8(encoding) else _recoded(path, encoding)
     try:
-        schema = table.collect_schema()
-        numeric = [name for name, kind in schema.items() if kind.is_numeric()]
-        wanted = [pl.len().alias("rows")]
-        for place, name in enumerate(numeric):
-            column = pl.col(name)
-            figures = (column.mean(), column.max(), column.min(), column.null_count())
-            wanted += [figure.alias(f"{place}.{n}") for n, figure in enumerate(figures)]
-        rows, *values = table.select(wanted).collect(engine="streaming").row(0)
+        # Nearly always the first rows tell what is a number; looking at all of them takes
+        # longer than all the rest, so that is for files where the guess did not hold.
+        summary = _summary(source, separator, SAMPLE_ROWS) or _summary(source, separator, None)
     except pl.exceptions.NoDataError:
         raise ValueError(f"{path}: empty, there is not even a header line") from None
     except pl.exceptions.PolarsError as problem:
         where = _first_long_row(path, encoding, separator)
-        raise ValueError(f"{path}: {where or problem}") from problem
+        raise ValueError(f"{path}: {where or str(problem).splitlines()[0]}") from problem
+    return {"file": path, **summary}
+
+
+def _summary(source, separator, sample_rows):
+    """The figures, or None if the columns are not what the sample made them look like."""
+    import polars as pl
+
+    table = pl.scan_csv(
+        source, separator=separator, null_values=MISSING, infer_schema_length=sample_rows
+    )
+    schema = table.collect_schema()
+    numeric = [name for name, kind in schema.items() if kind.is_numeric()]
+    try:
+        if sample_rows is not None and _has_empty_column(table.head(sample_rows), sample_rows):
+            return None  # it may yet turn out to be numeric
+        rows, *values = table.select(_figures(numeric)).collect(engine="streaming").row(0)
+    except pl.exceptions.ComputeError:
+        if sample_rows is None:
+            raise
+        return None
     columns = {}
     for place, name in enumerate(numeric):
         figures = values[4 * place : 4 * place + 4]
         columns[name] = dict(zip(("mean", "max", "min", "missing"), figures, strict=True))
     others = [name for name in schema if name not in columns]
-    return {
-        "file": path,
-        "rows": rows,
-        "columns": len(schema),
-        "numeric": columns,
-        "other_columns": others,
-    }
+    return {"rows": rows, "columns": len(schema), "numeric": columns, "other_columns": others}
+
+
+def _has_empty_column(sample, sample_rows):
+    import polars as pl
+
+    counts = [pl.len().alias("rows"), pl.all().null_count().name.prefix("missing in ")]
+    rows, *missing = sample.select(counts).collect().row(0)
+    return rows == sample_rows and rows in missing
+
+
+def _figures(names):
+    import polars as pl
+
+    yield pl.len().alias("rows")
+    for place, name in enumerate(names):
+        column = pl.col(name)
+        figures = (column.mean(), column.max(), column.min(), column.null_count())
+        yield from (figure.alias(f"{place}.{n}") for n, figure in enumerate(figures))
 
 
 def _is_utf8(encoding):
