@@ -122,7 +122,7 @@ def _conformance(steps, environment, fast):
         steps.skip(name, f"this Python came without {CONFORMANCE_SUITE}")
     else:
         words = ["--replace", "concurrent.futures=oxgang.concurrent.futures"]
-        words += ["--suite", "concurrent_futures", "--class", "public", "--retry", "1"]
+        words += ["--suite", "test_concurrent_futures", "--class", "public", "--retry", "1"]
         steps.run(name, [environment.python, script, *words], environment.env)
 
 
