@@ -98,7 +98,7 @@ class Demo:
         with pool_class(self.workers) as pool:
             tasks = [pool.submit(demo_tasks.summarise, p, victim, note) for p in self.paths]
             pid = _kill_reported(note)
-            errors = [task.exception() for task in tasks]
+            errors = [task.exception(WAIT_LIMIT_S) for task in tasks]
         pairs = zip(self.paths, errors, strict=True)
         lost = [(path, error) for path, error in pairs if error is not None]
         say(f"   {name}: killed worker {pid}; lost {len(lost)} of {len(tasks)} tasks")

@@ -1,11 +1,22 @@
 """examples/csv_stats.py: right figures, and one clear line for each file that cannot be read."""
 
 import json
+import multiprocessing
 import random
 import statistics
+from concurrent.futures import ProcessPoolExecutor
 
 import csv_stats
 import pytest
+
+
+@pytest.fixture(scope="module")
+def stats():
+    """``csv_stats.stats`` in a process of its own: polars starts threads, and whoever forks this
+    one afterwards, as other tests do, would inherit their locks without them."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        pool.submit(abs, 0).result(120)  # it is there before the first test looks around
+        yield lambda *args, **options: pool.submit(csv_stats.stats, *args, **options).result(120)
 
 
 def write(path, content):
@@ -13,11 +24,11 @@ def write(path, content):
     return path
 
 
-def test_figures_agree_with_python(tmp_path):
+def test_figures_agree_with_python(stats, tmp_path):
     numbers = random.Random(7)
     rows = [(numbers.randint(-999, 999), numbers.gauss(0, 50), "x") for _ in range(3000)]
     text = "whole,real,word\n" + "".join(f"{a},{b!r},{c}\n" for a, b, c in rows)
-    found = csv_stats.stats(write(tmp_path / "a.csv", text))
+    found = stats(write(tmp_path / "a.csv", text))
     assert (found["rows"], found["columns"]) == (3000, 3)
     assert found["other_columns"] == ["word"]
     for place, name in enumerate(["whole", "real"]):
@@ -59,8 +70,8 @@ def test_figures_agree_with_python(tmp_path):
         "duplicate",
     ],
 )
-def test_odd_files_are_handled(tmp_path, content, rows, numeric):
-    found = csv_stats.stats(write(tmp_path / "odd.csv", content))
+def test_odd_files_are_handled(stats, tmp_path, content, rows, numeric):
+    found = stats(write(tmp_path / "odd.csv", content))
     assert found["rows"] == rows
     columns = {
         name: (pytest.approx(figures["mean"]), figures["missing"])
@@ -82,31 +93,31 @@ def test_odd_files_are_handled(tmp_path, content, rows, numeric):
     ],
     ids=["empty", "blank", "latin1", "latin1-header", "utf16", "long-row", "open-quote"],
 )
-def test_unreadable_files_say_what_is_wrong(tmp_path, content, message):
+def test_unreadable_files_say_what_is_wrong(stats, tmp_path, content, message):
     path = write(tmp_path / "bad.csv", content)
     with pytest.raises(ValueError, match=r"bad\.csv") as caught:
-        csv_stats.stats(path)
+        stats(path)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_bad_byte_far_into_the_file_is_located(tmp_path):
+def test_a_bad_byte_far_into_the_file_is_located(stats, tmp_path):
     # "é" begins one byte before the end of a read: its two bytes arrive in different chunks
     head = b"a\n" + b"1\n" * ((csv_stats._CHUNK - 2) // 2 - 1) + b"1"
     content = head + "é\n".encode() + b"\xff\n"
     assert len(head) == csv_stats._CHUNK - 1
     path = write(tmp_path / "far.csv", content)
     with pytest.raises(ValueError, match=f"byte {content.index(0xFF)} is not utf-8"):
-        csv_stats.stats(path)
+        stats(path)
 
 
-def test_other_encodings_and_separators(tmp_path):
+def test_other_encodings_and_separators(stats, tmp_path):
     path = write(tmp_path / "l.csv", "größe;n\nä;1\nö;2\n".encode("latin-1"))
-    found = csv_stats.stats(path, encoding="latin-1", separator=";")
+    found = stats(path, encoding="latin-1", separator=";")
     assert found["other_columns"] == ["größe"]
     assert found["numeric"]["n"]["mean"] == 1.5
     wide = write(tmp_path / "w.csv", "a,b\n1,2\n".encode("utf-16"))
-    assert csv_stats.stats(wide, encoding="utf-16")["numeric"]["a"]["max"] == 1
+    assert stats(wide, encoding="utf-16")["numeric"]["a"]["max"] == 1
 
 
 def test_program_goes_on_past_bad_files(tmp_path, run_example):
