@@ -1,0 +1,225 @@
+"""The scenarios of README.md: each measures one contender once, in seconds, and checks results."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from benches import numbers, work
+from benches.contenders import WORKERS, chunk_mapper, process_pool, thread_pool
+
+BOTH = ("standard", "control", "oxgang", "oxgang-parked")
+START_LIMIT_S = 120
+HAND_PICKED = (1, 4, 16, 64)
+SERIAL_SHARE = ".serial / workers"  # figures with a dot go into the JSON, not into the tables
+
+
+class Scenario(NamedTuple):
+    name: str
+    measure: Callable  # (contender, scale) -> {figure: seconds}
+    contenders: tuple
+    references: tuple
+    unit: str
+    meaning: str
+
+
+def _check(found, expected):
+    if found != expected:
+        raise AssertionError("wrong results: the figure would be worthless")
+
+
+def _timed(way):
+    began = time.perf_counter()
+    result = way()
+    return time.perf_counter() - began, result
+
+
+def _round_trips(pool, count, pause_s=0.0):
+    list(pool.map(work.nothing, range(200)))
+    spent = 0.0
+    for number in range(count):
+        if pause_s:
+            time.sleep(pause_s)
+        seconds, answer = _timed(lambda n=number: pool.submit(work.nothing, n).result())
+        spent += seconds
+        _check(answer, number)
+    return {"task": spent / count}
+
+
+def round_trip(open_pool, count, pause_s, contender, scale):
+    with open_pool(contender) as pool:
+        return _round_trips(pool, max(50, int(count * scale)), pause_s)
+
+
+def many(open_pool, fn, make, contender, scale):
+    count = max(200, int(20_000 * scale))
+    arguments = [make(number) for number in range(count)]
+    with open_pool(contender) as pool:
+        list(pool.map(fn, arguments[:200]))
+        seconds, answers = _timed(
+            lambda: [task.result() for task in [pool.submit(fn, one) for one in arguments]]
+        )
+    _check(answers, [fn(one) for one in arguments])
+    return {"task": seconds / count}
+
+
+def map_one_by_one(contender, scale):
+    count = max(200, int(20_000 * scale))
+    if contender.name == "mp.Pool":
+        with chunk_mapper(contender) as mapped:
+            mapped(work.nothing, range(200), 1)
+            seconds, answers = _timed(lambda: mapped(work.nothing, range(count), 1))
+    else:
+        with process_pool(contender) as pool:
+            list(pool.map(work.nothing, range(200), chunksize=1))
+            seconds, answers = _timed(
+                lambda: list(pool.map(work.nothing, range(count), chunksize=1))
+            )
+    _check(answers, list(range(count)))
+    return {"task": seconds / count}
+
+
+def start(contender, _scale):
+    """Fresh interpreters: the first results from 2 workers, and what each of 4 more costs."""
+    seconds = {}
+    for workers in (2, 6):
+        command = [sys.executable, "-m", "benches.start", contender.name, str(workers)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=START_LIMIT_S, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(done.stderr.strip()[-2000:])
+        seconds[workers] = float(done.stdout)
+    return {"first results": seconds[2], "one more worker": (seconds[6] - seconds[2]) / 4}
+
+
+def _cpu_bound(fn, items, costs, contender, chunksizes):
+    serial, expected = _timed(lambda: [fn(item) for item in items])
+    if contender.name == "ideal":
+        times = {".own": _ideal(fn, numbers.balanced(items, costs, WORKERS))}
+    else:
+        times = {}
+        with chunk_mapper(contender) as mapped:
+            mapped(fn, items[:20], 1)
+            for label, chunksize in chunksizes.items():
+                times[label], found = _timed(lambda size=chunksize: mapped(fn, items, size))
+                _check(found, expected)
+    return {"list": min(times.values()), SERIAL_SHARE: serial / WORKERS, **times}
+
+
+def _ideal(fn, shares):
+    """Bare forked processes, each with its fair share known beforehand, started by one byte."""
+    children = []
+    for share in shares:
+        start_read, start_write = os.pipe()
+        done_read, done_write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.read(start_read, 1)
+                for item in share:
+                    fn(item)
+                os.write(done_write, b"x")
+            finally:
+                os._exit(0)
+        os.close(start_read)
+        os.close(done_write)
+        children.append((pid, start_write, done_read))
+    began = time.perf_counter()
+    for _, start_write, _ in children:
+        os.write(start_write, b"x")
+    answers = [os.read(done_read, 1) for _, _, done_read in children]
+    seconds = time.perf_counter() - began
+    for pid, start_write, done_read in children:
+        os.close(start_write)
+        os.close(done_read)
+        os.waitpid(pid, 0)
+    _check(answers, [b"x"] * len(shares))
+    return seconds
+
+
+def cpu_primes(contender, scale):
+    items = numbers.primes(max(50, int(2000 * scale)))
+    costs = [n**0.5 for n in items]
+    return _cpu_bound(work.is_prime, items, costs, contender, {".own": None})
+
+
+def cpu_pareto(contender, scale):
+    items = numbers.pareto_steps(300, int(60_000_000 * scale))
+    own = {".own": None}
+    picked = own if contender.is_oxgang else {f".chunksize {n}": n for n in HAND_PICKED}
+    return _cpu_bound(work.burn, items, items, contender, picked)
+
+
+def _order(number):
+    return work.Order(number, f"customer {number % 97}", (number % 13, 7, 11))
+
+
+def _same(number):
+    return number
+
+
+_ALONE = "one task submitted, its result awaited, then the next"
+_MANY = "20,000 tasks submitted one by one, all results gathered"
+
+SCENARIOS = {
+    scenario.name: scenario
+    for scenario in (
+        Scenario(
+            "process-round-trip",
+            partial(round_trip, process_pool, 2000, 0.0),
+            *(BOTH, ("standard",), "µs", f"no-op in a process: {_ALONE}"),
+        ),
+        Scenario(
+            "process-round-trip-paused",
+            partial(round_trip, process_pool, 200, 0.005),
+            *(BOTH, ("standard",), "µs", f"{_ALONE}, 5 ms of rest (not counted) before each"),
+        ),
+        Scenario(
+            "process-many",
+            partial(many, process_pool, work.nothing, _same),
+            *(BOTH, ("standard",), "µs", f"{_MANY}: no-ops"),
+        ),
+        Scenario(
+            "process-many-pickled",
+            partial(many, process_pool, work.total, _order),
+            *(BOTH, ("standard",), "µs", f"{_MANY}: each with a small dataclass"),
+        ),
+        Scenario(
+            "process-map-1",
+            map_one_by_one,
+            ("standard", "control", "mp.Pool", "oxgang", "oxgang-parked"),
+            *(("standard", "mp.Pool"), "µs", "map(chunksize=1) over 20,000 no-ops"),
+        ),
+        Scenario(
+            "thread-round-trip",
+            partial(round_trip, thread_pool, 5000, 0.0),
+            *(BOTH, ("standard",), "µs", f"no-op in a thread: {_ALONE}"),
+        ),
+        Scenario(
+            "thread-many",
+            partial(many, thread_pool, work.nothing, _same),
+            *(BOTH, ("standard",), "µs", f"{_MANY}, on two threads"),
+        ),
+        Scenario(
+            "start",
+            start,
+            *(BOTH, ("standard",), "ms", "a fresh pool in a fresh interpreter"),
+        ),
+        Scenario(
+            "cpu-primes",
+            cpu_primes,
+            *(("ideal", "standard", "mp.Pool", "oxgang"), ("ideal", "standard"), "s"),
+            "2,000 primality tests of 1 to 5 ms",
+        ),
+        Scenario(
+            "cpu-pareto",
+            cpu_pareto,
+            *(("ideal", "standard", "mp.Pool", "oxgang"), ("ideal", "standard", "mp.Pool"), "s"),
+            "300 tasks of Pareto sizes; the others with the best of four chunk sizes",
+        ),
+    )
+}

@@ -1,0 +1,58 @@
+"""What the workers run. A module of its own: importing it must cost them nothing."""
+
+import os
+import time
+from dataclasses import dataclass
+
+MEET_LIMIT_S = 60
+
+
+@dataclass
+class Order:
+    """A small argument that only pickle can carry."""
+
+    number: int
+    customer: str
+    prices: tuple
+
+    def total(self):
+        return self.number + sum(self.prices)
+
+
+def nothing(value):
+    return value
+
+
+def total(order):
+    return order.total()
+
+
+def meet(folder, wanted):
+    """Return once ``wanted`` different workers are here: proof that all of them are at work."""
+    with open(os.path.join(folder, str(os.getpid())), "w"):
+        deadline = time.monotonic() + MEET_LIMIT_S
+    while len(os.listdir(folder)) < wanted:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"only {len(os.listdir(folder))} of {wanted} workers came to work")
+        time.sleep(0.0002)
+    return os.getpid()
+
+
+def is_prime(n):
+    """Trial division by 6k±1; for a prime that is all of them up to the root."""
+    if n % 2 == 0 or n % 3 == 0:
+        return n in (2, 3)
+    divisor = 5
+    while divisor * divisor <= n:
+        if n % divisor == 0 or n % (divisor + 2) == 0:
+            return False
+        divisor += 6
+    return True
+
+
+def burn(steps):
+    """Plain work, in proportion to ``steps``."""
+    value = steps
+    for _ in range(steps):
+        value = (value * 1103515245 + 12345) & 0x7FFFFFFF
+    return value

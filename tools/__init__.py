@@ -1,0 +1,1 @@
+"""What dev.py is made of: setting up, running steps, the demo. Not part of the package."""
