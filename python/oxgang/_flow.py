@@ -112,7 +112,7 @@ def oldest_first(started, window, deadline=None):
     feed = Feed(started)
     line = deque()
     try:
-        feed.fill(line, window.size)
+        feed.fill(line, window.size + window.batch)
         if not line:
             feed.finish()
         yield
@@ -148,6 +148,8 @@ def _wait_for_oldest(line, feed, window, deadline):
             raise TimeoutError(TIME_IS_OVER)
         if len(line) < window.most:
             idle = window.size - _busy(line, window.size)
+            if idle >= window.size - 1:
+                window.adapt(idle, GLANCE_S)  # only the oldest is at work: look further ahead
             feed.fill(line, min(idle, window.most - len(line)))
 
 
@@ -186,7 +188,7 @@ def as_done(started, window, deadline=None):
     feed = Feed(watched())
     submitted, ready = deque(), deque()
     try:
-        feed.fill(submitted, window.size)
+        feed.fill(submitted, window.size + window.batch)
         if not submitted:
             feed.finish()
         yield
@@ -218,7 +220,10 @@ class Item:
         self.future = None
 
     def result(self):
-        return self.future.result()
+        try:
+            return self.future.result()
+        finally:
+            del self  # a failure's traceback holds this frame; see Future.result
 
     def exception(self):
         return self.future.exception()
@@ -235,7 +240,7 @@ def by_event(launch, calls, window, *, ordered, retries, deadline=None):
     flow = _EventFlow(launch, calls, ordered=ordered, retries=retries, deadline=deadline)
     ready = flow.ready
     try:
-        flow.fill(window.size)
+        flow.fill(window.size + window.batch)
         if not flow.held():
             flow.feed.finish()
         yield
@@ -251,14 +256,14 @@ def by_event(launch, calls, window, *, ordered, retries, deadline=None):
                     begun, count = monotonic(), 0
                     flow.fill(window.size + window.batch - flow.held())
             else:
+                # The consumer waits for a slow item, or for one that is to run again: that
+                # must not let the workers run dry.
+                flow.fill(min(window.size - len(flow.running), window.most - flow.held()))
                 flow.wait_for_event()
-                if not ready:
-                    # The consumer waits for a slow item, or for one that is to run again:
-                    # that must not let the workers run dry.
-                    flow.fill(min(window.size - len(flow.running), window.most - flow.held()))
         flow.feed.finish()
     finally:
         _cancel(flow.running)
+        del flow.feed  # it starts items through the flow: they know each other
 
 
 class _EventFlow:

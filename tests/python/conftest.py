@@ -1,0 +1,56 @@
+"""Pools for tests: the same test body on the standard library's and on ours."""
+
+import concurrent.futures as standard
+
+import oxgang
+import oxgang.concurrent.futures as ours
+import pytest
+from tasks import Folder
+
+MAKERS = {
+    "standard-thread": lambda workers=2, **options: standard.ThreadPoolExecutor(workers, **options),
+    "standard-process": lambda workers=2, **options: standard.ProcessPoolExecutor(
+        workers, **options
+    ),
+    "oxgang-thread": lambda workers=2, **options: oxgang.Executor("thread", workers, **options),
+    "oxgang-process": lambda workers=2, **options: oxgang.Executor("process", workers, **options),
+}
+
+
+@pytest.fixture(params=MAKERS)
+def make_pool(request):
+    """Makes an executor, the standard's or ours; the test closes it."""
+    return MAKERS[request.param]
+
+
+@pytest.fixture(params=["thread", "process"])
+def model(request):
+    return request.param
+
+
+@pytest.fixture(params=[(True, 0), (False, 0), (True, 1), (False, 1)], ids=str)
+def engine(request):
+    """The options that lead to each engine and order."""
+    ordered, retries = request.param
+    return {"ordered": ordered, "retries": retries}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = Folder(tmp_path)
+    yield folder
+    folder.mark("go")  # whatever still waits may end
+
+
+@pytest.fixture
+def stoppable(monkeypatch):
+    """Sees to it that process pools can kill their workers (standard ones only from 3.14)."""
+    if hasattr(ours.ProcessPoolExecutor, "kill_workers"):
+        return
+
+    class Pool(standard.ProcessPoolExecutor):
+        def kill_workers(self):
+            for process in list(self._processes.values()):
+                process.kill()
+
+    monkeypatch.setattr(ours, "ProcessPoolExecutor", Pool)
