@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-LIMIT_S = 120
+LIMIT_S = 60
 LAST_RESORT_S = 30
 GONE_WITHIN_S = 20
 # The standard library keeps these for the life of the interpreter.

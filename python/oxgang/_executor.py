@@ -117,16 +117,20 @@ class Executor(StandardExecutor):
         stop: end running tasks too, where the pool can; `reap`: and wait until that is done.
         wait: otherwise wait for the running tasks. A Ctrl-C meanwhile stops them.
         """
-        if stop and self._can_stop("kill_workers"):
-            self._pool.kill_workers()
+        if stop and self._kill():
             wait = reap
         try:
             self.shutdown(wait=wait, cancel_futures=cancel)
         except KeyboardInterrupt:
-            if self._can_stop("kill_workers"):
-                self._pool.kill_workers()
-            self.shutdown(wait=False, cancel_futures=True)
+            self.shutdown(wait=self._kill(), cancel_futures=True)
             raise
+
+    def _kill(self):
+        """End the workers where that can be done; whether it could."""
+        possible = self._can_stop("kill_workers")
+        if possible:
+            self._pool.kill_workers()
+        return possible
 
     def _can_stop(self, how):
         return callable(getattr(self._pool, how, None))

@@ -53,4 +53,15 @@ def stoppable(monkeypatch):
             for process in list(self._processes.values()):
                 process.kill()
 
+    def terminate_broken(manager, cause):
+        # Before 3.12 a cancelled future that is still listed ends the manager by an error.
+        for number, item in list(manager.pending_work_items.items()):
+            if item.future.cancelled():
+                del manager.pending_work_items[number]
+        original(manager, cause)
+
+    original = standard.process._ExecutorManagerThread.terminate_broken
+    monkeypatch.setattr(
+        standard.process._ExecutorManagerThread, "terminate_broken", terminate_broken
+    )
     monkeypatch.setattr(ours, "ProcessPoolExecutor", Pool)
