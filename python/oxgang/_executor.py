@@ -8,7 +8,9 @@ block.
 """
 
 import multiprocessing
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor as StandardExecutor
+from concurrent.futures import Future
 
 from oxgang._cpus import usable_cpus
 from oxgang._map import check_options, values
@@ -32,13 +34,13 @@ class Executor(StandardExecutor):
 
     def __init__(
         self,
-        model="auto",
-        max_workers=None,
+        model: str = "auto",
+        max_workers: int | None = None,
         *,
-        initializer=None,
-        initargs=(),
-        start_method=None,
-        retries=0,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple = (),
+        start_method: str | None = None,
+        retries: int = 0,
     ):
         self.model = _checked_model(model)
         _check_start_method(start_method, self.model)
@@ -48,7 +50,7 @@ class Executor(StandardExecutor):
         # Others look here too (joblib, dask), as they do on the standard pools.
         self._max_workers = self._pool._max_workers
 
-    def submit(self, fn, /, *args, **kwargs):
+    def submit(self, fn, /, *args, **kwargs) -> Future:
         """Schedule `fn(*args, **kwargs)`; return its future."""
         return self._pool.submit(fn, *args, **kwargs)
 
@@ -56,13 +58,13 @@ class Executor(StandardExecutor):
         self,
         fn,
         *iterables,
-        timeout=None,
-        chunksize="auto",
-        ordered=True,
-        retries=None,
-        return_exceptions=False,
-        progress=False,
-    ):
+        timeout: float | None = None,
+        chunksize: int | str = "auto",
+        ordered: bool = True,
+        retries: int | None = None,
+        return_exceptions: bool = False,
+        progress: bool | str = False,
+    ) -> Iterator:
         """As `oxgang.map`, on this pool, which stays open.
 
         Unlike the standard `map` it reads its inputs as the results are taken, not all at the
@@ -80,19 +82,19 @@ class Executor(StandardExecutor):
             return_exceptions=return_exceptions,
         )
 
-    def shutdown(self, wait=True, *, cancel_futures=False):
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more tasks, finish those taken (or cancel what has not begun), and end."""
         self._pool.shutdown(wait=wait, cancel_futures=cancel_futures)
 
-    def terminate_workers(self):
+    def terminate_workers(self) -> None:
         """Ask the worker processes to end, running tasks or not; the pool is shut down."""
         self._stop_workers("terminate_workers")
 
-    def kill_workers(self):
+    def kill_workers(self) -> None:
         """End the worker processes at once, running tasks or not; the pool is shut down."""
         self._stop_workers("kill_workers")
 
-    def statistics(self):
+    def statistics(self) -> dict:
         """What the pool counts, as a plain dict; empty for a pool that counts nothing."""
         count = getattr(self._pool, "statistics", None)
         return {} if count is None else count()

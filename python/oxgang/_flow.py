@@ -258,7 +258,9 @@ def by_event(launch, calls, window, *, ordered, retries, deadline=None):
             else:
                 # The consumer waits for a slow item, or for one that is to run again: that
                 # must not let the workers run dry.
-                flow.fill(min(window.size - len(flow.running), window.most - flow.held()))
+                idle = window.size - len(flow.running)
+                if idle >= window.batch:
+                    flow.fill(min(idle, window.most - flow.held()))
                 flow.wait_for_event()
         flow.feed.finish()
     finally:

@@ -161,8 +161,8 @@ def map(
             return_exceptions=return_exceptions,
             owned=executor,
         )
-    except BaseException:
-        executor.end(stop=True, wait=True)
+    except BaseException as error:
+        executor.end(stop=True, wait=isinstance(error, Exception))
         raise
 
 

@@ -1,20 +1,11 @@
-"""Pools for tests: the same test body on the standard library's and on ours."""
+"""Fixtures of the Python tests: pools, engines, a folder to meet in."""
 
 import concurrent.futures as standard
 
-import oxgang
 import oxgang.concurrent.futures as ours
 import pytest
+from pools import MAKERS
 from tasks import Folder
-
-MAKERS = {
-    "standard-thread": lambda workers=2, **options: standard.ThreadPoolExecutor(workers, **options),
-    "standard-process": lambda workers=2, **options: standard.ProcessPoolExecutor(
-        workers, **options
-    ),
-    "oxgang-thread": lambda workers=2, **options: oxgang.Executor("thread", workers, **options),
-    "oxgang-process": lambda workers=2, **options: oxgang.Executor("process", workers, **options),
-}
 
 
 @pytest.fixture(params=MAKERS)

@@ -12,7 +12,7 @@ from itertools import count
 
 import oxgang
 import pytest
-from conftest import MAKERS
+from pools import MAKERS
 from tasks import (
     Inputs,
     add,
