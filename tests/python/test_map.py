@@ -202,7 +202,24 @@ def test_failure_leaves_no_reference_cycle(engine):
         gc.enable()
 
 
-def test_retries_and_errors_of_arguments():
+def test_inputs_are_freed_when_it_ends(engine):
+    gc.collect()
+    gc.disable()
+    try:
+        inputs = Inputs()
+        watched = weakref.ref(inputs)
+        with oxgang.Executor("thread", 1) as pool:
+            results = pool.map(square, inputs, **engine)
+            del inputs
+            next(results)
+            assert watched() is not None
+            results.close()
+        assert watched() is None
+    finally:
+        gc.enable()
+
+
+def test_arguments_are_checked():
     with pytest.raises(ValueError, match="retries must be 0 or more, not -1"):
         oxgang.map(square, [1], retries=-1)
     with pytest.raises(TypeError):

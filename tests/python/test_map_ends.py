@@ -18,7 +18,14 @@ import oxgang.concurrent.futures as ours
 import pytest
 from oxgang._map import Call, outcomes
 from oxgang.errors import BrokenProcessPool, WorkerCrashed
-from tasks import counted, crash_once, interrupt_owner, square, wait_for_go, wait_until
+from tasks import (
+    counted_but_first_waits,
+    crash_once,
+    interrupt_owner,
+    square,
+    wait_for_go,
+    wait_until,
+)
 
 standard_pool = ours.ProcessPoolExecutor.__module__.startswith("concurrent.")
 needs_engine = pytest.mark.skipif(
@@ -58,15 +65,26 @@ def test_reading_to_the_end_leaves_nothing(model, engine, no_thread_left):
     assert sum(1 for _ in oxgang.map(square, range(50), model=model, **engine)) == 50
 
 
-def test_closing_cancels_what_has_not_begun(make_pool, folder):
-    """On a pool that stays open; ours and the standard one alike."""
-    with make_pool() as pool:
-        results = pool.map(partial(counted, folder), range(5000))
-        next(results)
+def test_closing_cancels_what_has_not_begun(model, engine, folder):
+    """On a pool that stays open. A hundred are submitted, one runs."""
+    with oxgang.Executor(model, 1) as pool:
+        task = partial(counted_but_first_waits, folder)
+        results = pool.map(task, range(100), chunksize=100, **engine)
+        wait_until(lambda: folder.ran() == 1, "the first one runs")
         results.close()
-        ran = folder.ran()
-    # What a worker had been handed may still run; not all of it.
-    assert ran <= folder.ran() < 5000
+        folder.mark("go")
+    assert folder.ran() < 20  # what the worker had been handed already may still run
+
+
+def test_closing_outcomes_cancels_what_has_not_begun(model, engine, folder):
+    with oxgang.Executor(model, 1) as pool:
+        task = partial(counted_but_first_waits, folder)
+        calls = [Call((number,), {}) for number in range(100)]
+        results = outcomes(pool, task, calls, chunksize=100, **engine)
+        wait_until(lambda: folder.ran() == 1, "the first one runs")
+        results.close()
+        folder.mark("go")
+    assert folder.ran() < 20
 
 
 def test_closing_ends_workers_that_run(folder, stoppable, no_thread_left):
@@ -77,8 +95,10 @@ def test_closing_ends_workers_that_run(folder, stoppable, no_thread_left):
     assert not folder.marked("go")
 
 
-def test_dropped_in_a_worker_thread_it_does_not_wait_for_itself(no_thread_left):
+def test_dropped_in_a_worker_thread_it_does_not_wait_for_itself(no_thread_left, monkeypatch):
     """The iterator is closed by a garbage collection in a thread of its own pool."""
+    complaints = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
 
     class Holder:
         pass
@@ -103,6 +123,7 @@ def test_dropped_in_a_worker_thread_it_does_not_wait_for_itself(no_thread_left):
     finally:
         gc.enable()
     wait_until(lambda: set(threading.enumerate()) <= threads, "the pool's thread ended by itself")
+    assert complaints == []
 
 
 # Over its time.
