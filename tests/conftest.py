@@ -20,8 +20,12 @@ import pytest
 LIMIT_S = 60
 LAST_RESORT_S = 30
 GONE_WITHIN_S = 20
-# The standard library keeps these for the life of the interpreter.
-HELPERS = (b"multiprocessing.resource_tracker", b"multiprocessing.forkserver", b"oxgang-template")
+# These are kept for the life of the interpreter: the standard library's, and ours.
+HELPERS = (
+    b"multiprocessing.resource_tracker",
+    b"multiprocessing.forkserver",
+    b"oxgang-template",
+)
 _stderr = 2
 
 

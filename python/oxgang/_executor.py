@@ -1,0 +1,180 @@
+"""`oxgang.Executor`: one face for pools of threads and of processes.
+
+A `concurrent.futures.Executor` whose `model` is an argument, so that a program changes its
+mind in one place. The pools themselves are the drop-ins of `oxgang.concurrent.futures`; this
+class chooses one, gives it a sensible size, and adds what the standard face lacks: a `map`
+with back-pressure and retries, and an end to the running work when Ctrl-C leaves the `with`
+block.
+"""
+
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor as StandardExecutor
+from concurrent.futures import Future
+
+from oxgang._cpus import usable_cpus
+from oxgang._map import check_options, values
+
+MODELS = ("auto", "process", "thread")
+LATER_MODELS = ("coroutine", "interpreter")
+START_METHODS = ("template", "spawn", "fork", "forkserver")
+
+
+class Executor(StandardExecutor):
+    """A pool of workers.
+
+    model: "process"; "thread"; or "auto", which for now means "process".
+    max_workers: by default the processors this process may really use (affinity and
+        container quota counted); for threads 4 more, at most 32, since they mostly wait.
+    initializer, initargs: called once in every worker before its first task.
+    start_method: how worker processes come to exist: "template", "spawn", "fork" or
+        "forkserver"; None is the pool's own default.
+    retries: what `map` takes where it is not told otherwise. `submit` runs its task once.
+    """
+
+    def __init__(
+        self,
+        model: str = "auto",
+        max_workers: int | None = None,
+        *,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple = (),
+        start_method: str | None = None,
+        retries: int = 0,
+    ):
+        self.model = _checked_model(model)
+        _check_start_method(start_method, self.model)
+        check_options(len, retries, "auto")
+        self._retries = retries
+        self._pool = _make_pool(self.model, max_workers, initializer, initargs, start_method)
+        # Others look here too (joblib, dask), as they do on the standard pools.
+        self._max_workers = self._pool._max_workers
+
+    def submit(self, fn, /, *args, **kwargs) -> Future:
+        """Schedule `fn(*args, **kwargs)`; return its future."""
+        return self._pool.submit(fn, *args, **kwargs)
+
+    def map(
+        self,
+        fn,
+        *iterables,
+        timeout: float | None = None,
+        chunksize: int | str = "auto",
+        ordered: bool = True,
+        retries: int | None = None,
+        return_exceptions: bool = False,
+        progress: bool | str = False,
+    ) -> Iterator:
+        """As `oxgang.map`, on this pool, which stays open.
+
+        Unlike the standard `map` it reads its inputs as the results are taken, not all at the
+        call. Closing the iterator early cancels what has not begun.
+        """
+        return values(
+            self.target(),
+            fn,
+            iterables,
+            chunksize=chunksize,
+            ordered=ordered,
+            timeout=timeout,
+            retries=self._retries if retries is None else retries,
+            progress=progress,
+            return_exceptions=return_exceptions,
+        )
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more tasks, finish those taken (or cancel what has not begun), and end."""
+        self._pool.shutdown(wait=wait, cancel_futures=cancel_futures)
+
+    def terminate_workers(self) -> None:
+        """Ask the worker processes to end, running tasks or not; the pool is shut down."""
+        self._stop_workers("terminate_workers")
+
+    def kill_workers(self) -> None:
+        """End the worker processes at once, running tasks or not; the pool is shut down."""
+        self._stop_workers("kill_workers")
+
+    def statistics(self) -> dict:
+        """What the pool counts, as a plain dict; empty for a pool that counts nothing."""
+        count = getattr(self._pool, "statistics", None)
+        return {} if count is None else count()
+
+    def __exit__(self, exc_type, exc_value, traceback):
+        interrupted = exc_type is not None and issubclass(exc_type, KeyboardInterrupt)
+        self.end(stop=interrupted, wait=not interrupted, cancel=interrupted)
+        return False
+
+    def __repr__(self):
+        return f"<oxgang.Executor model={self.model!r} max_workers={self._max_workers}>"
+
+    # For oxgang's own modules.
+
+    def target(self):
+        """What `map` submits to: the pool itself, unless a subclass has its own `submit`."""
+        return self._pool if type(self).submit is Executor.submit else self
+
+    def end(self, *, stop, wait, cancel=True, reap=True):
+        """Shut down.
+
+        stop: end running tasks too, where the pool can; `reap`: and wait until that is done.
+        wait: otherwise wait for the running tasks. A Ctrl-C meanwhile stops them.
+        """
+        if stop and self._kill():
+            wait = reap
+        try:
+            self.shutdown(wait=wait, cancel_futures=cancel)
+        except KeyboardInterrupt:
+            self.shutdown(wait=self._kill(), cancel_futures=True)
+            raise
+
+    def _kill(self):
+        """End the workers where that can be done; whether it could."""
+        possible = self._can_stop("kill_workers")
+        if possible:
+            self._pool.kill_workers()
+        return possible
+
+    def _can_stop(self, how):
+        return callable(getattr(self._pool, how, None))
+
+    def _stop_workers(self, how):
+        if self.model == "thread":
+            raise ValueError("threads cannot be stopped from outside; use model='process'")
+        if not self._can_stop(how):
+            raise NotImplementedError(f"{type(self._pool).__qualname__} has no {how}()")
+        getattr(self._pool, how)()
+
+
+def _checked_model(model):
+    if model in LATER_MODELS:
+        raise ValueError(f"model {model!r} does not exist yet; use one of: {', '.join(MODELS)}")
+    if model not in MODELS:
+        raise ValueError(f"unknown model {model!r}; use one of: {', '.join(MODELS)}")
+    return "process" if model == "auto" else model
+
+
+def _check_start_method(start_method, model):
+    if start_method is None:
+        return
+    if model == "thread":
+        raise ValueError("start_method is for processes; leave it out with model='thread'")
+    if start_method not in START_METHODS:
+        raise ValueError(
+            f"unknown start_method {start_method!r}; use one of: {', '.join(START_METHODS)}"
+        )
+
+
+def _make_pool(model, max_workers, initializer, initargs, start_method):
+    from oxgang.concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+
+    if model == "thread":
+        if max_workers is None:
+            max_workers = min(32, usable_cpus() + 4)
+        return ThreadPoolExecutor(max_workers, initializer=initializer, initargs=initargs)
+    standard = start_method not in (None, "template")
+    return ProcessPoolExecutor(
+        usable_cpus() if max_workers is None else max_workers,
+        mp_context=multiprocessing.get_context(start_method) if standard else None,
+        initializer=initializer,
+        initargs=initargs,
+    )
