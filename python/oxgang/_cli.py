@@ -19,9 +19,11 @@ import multiprocessing
 import os
 import signal
 import sys
+from concurrent.futures import BrokenExecutor
 
 from oxgang._cells import Unwritable, encoder_for
 from oxgang._core import CliStop, MapJob
+from oxgang._live import live_outcomes
 from oxgang._target import BadTarget, check_call, prepare_worker, resolve
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -67,8 +69,10 @@ def run(argv):
             sys.stderr.write(f"oxgang map: {message}\n")
             return 2
         except KeyboardInterrupt:
-            sys.stderr.write("oxgang map: stopped before anything was started\n")
-            return 128 + (signals.number or signal.SIGINT)
+            number = signals.number or signal.SIGINT
+            by = "Ctrl-C" if number == signal.SIGINT else f"signal {int(number)}"
+            sys.stderr.write(f"oxgang map: stopped by {by}\n")
+            return 128 + number
 
 
 def _map(argv, signals):
@@ -112,15 +116,12 @@ def _run(job, function, calls, executor, signals):
     """Run all calls; return how it ended, as `MapJob.finish` takes it."""
     from oxgang._map import outcomes
 
+    options = {"retries": job.retries, "chunksize": job.chunksize}
     try:
-        results = outcomes(
-            executor,
-            function,
-            calls,
-            ordered=False,
-            retries=job.retries,
-            chunksize=job.chunksize,
-        )
+        if job.waits:
+            results = live_outcomes(executor, function, calls, **options)
+        else:
+            results = outcomes(executor, function, calls, ordered=False, **options)
         try:
             return _hand_in(job, results)
         finally:
@@ -132,6 +133,8 @@ def _run(job, function, calls, executor, signals):
     except CliStop as stop:
         code, _, line = stop.args
         return ("trouble", code, line.removeprefix("oxgang map: ").strip())
+    except (BrokenExecutor, OSError) as error:
+        return ("trouble", 1, f"the pool cannot go on: {type(error).__name__}: {error}")
 
 
 def _hand_in(job, results):

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import subprocess
 
 import pytest
 
@@ -34,6 +35,24 @@ def test_lines_of_standard_input(oxgang, target):
     for words in ([], ["--from", "-"]):
         done = oxgang("map", target("upper"), *words, stdin="a\r\n\nb c\nlast")
         assert (done.returncode, sorted(done.stdout.splitlines())) == (0, ["A", "B C", "LAST"])
+
+
+def test_a_slow_pipe_does_not_hold_results_back(oxgang, target, tmp_path, until):
+    """Each row is awaited before the next line is sent, so none may depend on a later line."""
+    out = tmp_path / "out.jsonl"
+    words = ["map", target("second_try"), "-o", "out.jsonl", "--retries", "1", "-j", "2"]
+    process = oxgang.start(*words, stdin=subprocess.PIPE)
+    for number in range(1, 4):
+        process.stdin.write(f"mark {number}\n")
+        process.stdin.flush()
+        until(
+            lambda number=number: out.exists() and len(objects(out)) == number,
+            process,
+            what=f"row {number}",
+        )
+    code, _, err = oxgang.end(process)
+    assert code == 0 and "3 ok, 0 failed" in err
+    assert [row["result"] for row in objects(out)] == ["done"] * 3
 
 
 def test_lines_of_a_file(oxgang, target, tmp_path):

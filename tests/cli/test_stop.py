@@ -90,11 +90,11 @@ def test_other_signals_end_it_in_order_too(oxgang, target, tmp_path, until, numb
 
 def test_ctrl_c_while_waiting_for_the_first_input(oxgang, target, until):
     process = oxgang.start("map", target("upper"), stdin=subprocess.PIPE)
-    until(lambda: _waits_in(process.pid, "poll"), process, what="a wait for input")
+    until(lambda: _polls(process.pid), process, what="a wait for input")
     process.send_signal(signal.SIGINT)
     code, out, err = oxgang.end(process)
     assert (code, out) == (130, "")
-    assert err == "oxgang map: stopped before anything was started\n"
+    assert err == "oxgang map: stopped by Ctrl-C\n"
 
 
 def test_ctrl_c_while_waiting_for_more_input(oxgang, target, tmp_path, until):
@@ -103,12 +103,11 @@ def test_ctrl_c_while_waiting_for_more_input(oxgang, target, tmp_path, until):
     )
     process.stdin.write("mark\n")
     process.stdin.flush()
-    until((tmp_path / "mark").exists, process, what="the first call")
-    until(lambda: _waits_in(process.pid, "poll"), process, what="a wait for input")
+    until(lambda: count(tmp_path / "out.csv") == 2, process, what="the first row")
     process.send_signal(signal.SIGINT)
     code, _, err = oxgang.end(process)
     assert code == 130
-    assert "stopped by Ctrl-C" in err
+    assert "stopped by Ctrl-C" in err and "1 ok, 0 failed" in err
 
 
 def test_ctrl_c_while_nobody_reads_the_results(oxgang, target, tmp_path, until):
@@ -157,11 +156,13 @@ def test_an_output_that_cannot_be_written_any_more(oxgang, target, tmp_path):
     assert sorted(int(row["input"]) for row in rows(tmp_path / "out.csv")) == list(range(5000))
 
 
-def _waits_in(pid, name):
-    """Whether a process sleeps in a system call of this kind."""
-    numbers = {"x86_64": {"poll": ("7", "271")}, "aarch64": {"poll": ("73",)}}
+def _polls(pid):
+    """Whether a process sleeps in `ppoll`."""
+    numbers = {"x86_64": "271", "aarch64": "73"}
+    if os.uname().machine not in numbers:
+        pytest.skip("the number of the system call is not known here")
     with open(f"/proc/{pid}/syscall") as file:
-        return file.read().split()[0] in numbers[os.uname().machine][name]
+        return file.read().split()[0] == numbers[os.uname().machine]
 
 
 def _is_full(pipe):

@@ -49,6 +49,7 @@ pub struct Inputs {
     source: Source,
     name: String,
     line: u64,
+    waits: bool,
     buffer: Vec<u8>,
     check: Check,
 }
@@ -167,7 +168,8 @@ fn open_file(path: &Path) -> io::Result<File> {
 
 impl Inputs {
     fn new(source: Source, name: String, check: &Check) -> Inputs {
-        Inputs { source, name, line: 0, buffer: Vec::new(), check: check.clone() }
+        let check = check.clone();
+        Inputs { source, name, line: 0, waits: false, buffer: Vec::new(), check }
     }
 
     fn from_file(
@@ -176,6 +178,7 @@ impl Inputs {
         name: String,
         check: &Check,
     ) -> Result<Inputs, InputError> {
+        let waits = !file.metadata().is_ok_and(|found| found.is_file());
         let reader = BufReader::with_capacity(1 << 16, PatientReader::new(file, check.clone()));
         let source = match kind {
             Kind::Line => Source::Lines(reader),
@@ -186,7 +189,12 @@ impl Inputs {
                 Source::Rows(Box::new(rows), names)
             }
         };
-        Ok(Inputs::new(source, name, check))
+        Ok(Inputs { waits, ..Inputs::new(source, name, check) })
+    }
+
+    /// Whether the next input may have to be waited for: a pipe, or a terminal.
+    pub fn waits(&self) -> bool {
+        self.waits
     }
 
     /// What each input is.

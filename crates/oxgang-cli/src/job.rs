@@ -51,6 +51,7 @@ pub struct Job {
     pub options: MapOptions,
     form: Form,
     kind: Kind,
+    waits: bool,
     check: Check,
     feed: Mutex<Feed>,
     desk: Mutex<Desk>,
@@ -97,6 +98,7 @@ impl Job {
         Ok(Job {
             form: plan.as_ref().map_or(Form::Lines, |plan| Form::File(plan.format())),
             kind: inputs.kind(),
+            waits: inputs.waits(),
             feed: Mutex::new(Feed { inputs, done: Done::default(), given: 0 }),
             desk: Mutex::new(Desk {
                 plan,
@@ -121,6 +123,11 @@ impl Job {
     /// What each input is.
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// Whether the next input may have to be waited for.
+    pub fn waits(&self) -> bool {
+        self.waits
     }
 
     fn shape(feed: &Feed) -> Shape {

@@ -147,6 +147,12 @@ impl MapJob {
         }
     }
 
+    /// Whether inputs may have to be waited for: they come through a pipe or from a terminal.
+    #[getter]
+    fn waits(&self) -> bool {
+        self.job.waits()
+    }
+
     /// Reads through a file of inputs and through the output of an earlier run.
     fn prepare(&self, py: Python<'_>) -> PyResult<()> {
         py.detach(|| self.job.prepare()).map_err(|stop| self.or_raised(stopped(stop)))
