@@ -3,7 +3,8 @@
 `package.module:function` is imported with the current directory importable, as
 `python -m` would. `path/to/file.py:function` is imported under the file's stem, with its
 directory importable, so that it may import its neighbours as a script may. Where that name
-already belongs to something else (a file named `json.py`), the file gets a name of its own.
+already belongs to something else (a file named `json.py`), the file gets a name of its own, and
+its directory comes last in the search, so that whoever imports `json` goes on getting `json`.
 
 Functions cross to workers by name, so a worker repeats the same two steps, `prepare_worker`,
 before its first task; an initializer that has nothing left to do returns at once.
@@ -122,8 +123,8 @@ def _is_free(stem, folder, full):
 
     if stem in sys.builtin_module_names:
         return False
-    # A package of the same name in that folder would win over the file; a frozen or installed
-    # module loses to the folder in front of the path, but other modules may mean that one.
+    # A package of the same name in that folder would win over the file; an installed module
+    # would lose to it, but other modules may mean that one.
     here = PathFinder.find_spec(stem, [folder])
     elsewhere = PathFinder.find_spec(stem, sys.path)
     return (
@@ -148,7 +149,7 @@ def _imported(home, place):
 
 def _import(home) -> ModuleType:
     if home.folder not in sys.path:
-        sys.path.insert(0, home.folder)
+        sys.path.insert(0 if home.file is None else len(sys.path), home.folder)
     if home.file is None:
         return importlib.import_module(home.module)
     if home.module in sys.modules:

@@ -104,6 +104,17 @@ def note_then_hold(path):
     raise TimeoutError("nobody ended this call")
 
 
+def note_then_wait(path):
+    """Says that it runs, and returns once there is a file beside it that says so."""
+    Path(path).write_text(str(os.getpid()))
+    end = time.monotonic() + WATCHDOG
+    while not Path(path + ".go").exists():
+        if time.monotonic() > end:
+            raise TimeoutError("nobody let this call go on")
+        time.sleep(0.005)
+    return "done"
+
+
 def hold_unless_first(text):
     """The input "first" returns (or fails, for "fail"); all others hold."""
     if text.startswith("first"):

@@ -211,6 +211,15 @@ def test_a_file_may_import_its_neighbours_and_have_a_taken_name(oxgang, tmp_path
         (folder / name).unlink()
 
 
+def test_a_file_with_a_taken_name_takes_it_from_nobody(oxgang, tmp_path):
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    text = "import statistics\ndef fn(x): return statistics.mean([int(x), int(x) + 1])\n"
+    (folder / "fractions.py").write_text(text)  # which `statistics` imports
+    done = oxgang("map", "elsewhere/fractions.py:fn", "1")
+    assert (done.returncode, done.stdout) == (0, "1.5\n"), done.stderr
+
+
 def test_jobs_and_model(oxgang, target):
     def workers(*words):
         done = oxgang("map", target("pid"), *words, *range(100))

@@ -75,6 +75,17 @@ def test_ctrl_c_of_a_terminal_reaches_the_workers_too(oxgang, target, tmp_path, 
     code, out, err = oxgang.end(process)
     assert (code, out) == (130, "")
     assert "Traceback" not in err and "stopped by Ctrl-C" in err
+    assert "0 ok, 0 failed" in err
+
+
+def test_ctrl_c_in_a_worker_is_no_failure_of_its_call(oxgang, target, tmp_path, until):
+    """What becomes of a call after Ctrl-C is the command's to say, not the worker's."""
+    mark = tmp_path / "mark"
+    process = oxgang.start("map", target("note_then_wait"), mark, "-j", "1")
+    until(lambda: mark.exists() and mark.read_text(), process, what="a running call")
+    os.kill(int(mark.read_text()), signal.SIGINT)
+    mark.with_name("mark.go").touch()
+    assert oxgang.end(process)[:2] == (0, "done\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
