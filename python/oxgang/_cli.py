@@ -90,7 +90,10 @@ def _map(argv, signals):
     from oxgang._executor import Executor
 
     workers = {} if job.model == "thread" else {"initializer": prepare_worker, "initargs": (home,)}
-    executor = Executor(job.model, job.jobs, **workers)
+    try:
+        executor = Executor(job.model, job.jobs, **workers)
+    except (OSError, ValueError) as error:  # no processes or memory left, too many workers
+        return job.finish("trouble", 1, f"cannot start the workers: {error}; try fewer with -j")
     ending = _run(job, function, itertools.chain([first], calls), executor, signals)
     if ending == ("done",):
         return _closed(executor, job, signals)

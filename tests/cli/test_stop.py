@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 
 import pytest
 
@@ -142,14 +143,12 @@ def test_a_reader_that_has_enough(oxgang, target, tmp_path):
 
 
 def test_an_output_that_cannot_be_written_any_more(oxgang, target, tmp_path):
-    """A limit on the size of files stands in for a full disk."""
+    """A limit on the size of files stands in for a full disk; threads need no other files."""
     (tmp_path / "in.txt").write_text("\n".join(map(str, range(5000))))
     limited = "import resource, signal, sys; from oxgang.__main__ import main; "
     limited += "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
     limited += "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); sys.exit(main())"
-    import sys
-
-    words = ["map", target("same"), "--from", "in.txt", "-o", "out.csv", "-j", "1"]
+    words = ["map", target("same"), "--from", "in.txt", "-o", "out.csv", "--model", "thread"]
     done = subprocess.run(
         [sys.executable, "-c", limited, *words],
         cwd=tmp_path,
