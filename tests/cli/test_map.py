@@ -7,6 +7,7 @@ import re
 import subprocess
 
 import pytest
+from oxgang.concurrent.futures import ProcessPoolExecutor
 
 NASTY = ["plain", "with, comma", 'a "quote"', "é ü 漢字 🐂", "  spaces  ", "-dash", "semi;colon"]
 
@@ -238,6 +239,21 @@ def test_retries(oxgang, target):
     assert done.returncode == 1 and "OSError: try again" in done.stderr
     done = oxgang("map", target("second_try"), "other mark", "--retries", "1")
     assert (done.returncode, done.stdout) == (0, "done\n")
+
+
+@pytest.mark.skipif(
+    not ProcessPoolExecutor.__module__.startswith("oxgang"),
+    reason="the standard pool is broken for good when a worker dies",
+)
+def test_a_worker_that_dies_costs_its_own_input(oxgang, target, tmp_path):
+    inputs = ["die", *map(str, range(20)), "leave", *map(str, range(20, 40))]
+    done = oxgang("map", target("die"), *inputs, "-j", "2", "-o", "out.jsonl")
+    assert done.returncode == 1
+    assert "40 ok, 2 failed" in done.stderr
+    found = by_input(objects(tmp_path / "out.jsonl"))
+    assert len(found) == len(inputs)
+    for name in ("die", "leave"):
+        assert found[f'"{name}"']["error"]["type"] == "WorkerCrashed"
 
 
 def test_fail_fast_ends_what_runs(oxgang, target, tmp_path):
