@@ -5,6 +5,7 @@
 
 #![allow(missing_docs, reason = "what Python sees is described in _core.pyi")]
 
+mod cli;
 mod codec;
 mod future;
 mod payload;
@@ -25,6 +26,8 @@ fn forked() {
 
 #[pymodule(gil_used = false)]
 mod _core {
+    #[pymodule_export]
+    use crate::cli::{CliStop, MapJob, Progress};
     #[pymodule_export]
     use crate::forked;
     #[pymodule_export]
