@@ -34,11 +34,7 @@ pub fn of_call(args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) ->
     pickled(&names(py)?.dumps, both.as_any(), bytes)
 }
 
-fn pickled(
-    dumps: &Py<PyAny>,
-    value: &Bound<'_, PyAny>,
-    mut into: Vec<u8>,
-) -> PyResult<Vec<u8>> {
+fn pickled(dumps: &Py<PyAny>, value: &Bound<'_, PyAny>, mut into: Vec<u8>) -> PyResult<Vec<u8>> {
     let py = value.py();
     let pickle = dumps.call1(py, (value,))?;
     let pickle = pickle.bind(py).cast::<PyBytes>()?.as_bytes();

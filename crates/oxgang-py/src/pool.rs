@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use oxgang::pool::{PoolOptions, Refused};
 use oxgang::starter::{Invitation, Starter};
-use oxgang::{Callable, Outcome, Pool};
+use oxgang::{Callable, Outcome, Pool, Task};
 use oxgang_os::process::{Exit, Process};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyCFunction, PyDict, PyFunction, PyTuple, PyType};
+use pyo3::types::{PyBytes, PyCFunction, PyDict, PyFunction, PyList, PyTuple, PyType};
 
 use crate::future::{self, Future, Source};
 use crate::payload;
@@ -21,6 +21,10 @@ use crate::template::Template;
 /// Callables are remembered up to this number, then all are forgotten: they are only sent
 /// once more.
 const REMEMBERED: usize = 1024;
+
+/// Calls of a map that are handed in together: the pool's lock and the workers' wake-ups are
+/// shared by them.
+const TOGETHER: usize = 32;
 
 /// A start method in Python: `start(incarnation, channel, pool, wake) -> pid` and
 /// `exitcode(pid) -> int | None`.
@@ -234,50 +238,114 @@ impl ProcessPool {
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let this = slf.get();
-        let (Some(pool), Some(class)) = (this.pool.get(), this.future_class.get()) else {
-            return Err(PyRuntimeError::new_err(
+        let (pool, class) = this.opened()?;
+        let callable = this.callable(r#fn);
+        let (future, task) = this.prepare(pool, class, r#fn, callable, args, kwargs)?;
+        if let Some(task) = task {
+            pool.submit(task).map_err(|refused| refusal(py, &refused))?;
+            this.see_to_driver(slf)?;
+        }
+        Ok(future)
+    }
+
+    /// Submits one call for each tuple of arguments, and gives the futures as a list. The
+    /// iterable is read to its end first; what it raises is raised, and nothing submitted.
+    fn _submit_many<'py>(
+        slf: &Bound<'py, Self>,
+        r#fn: &Bound<'py, PyAny>,
+        calls: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let py = slf.py();
+        let this = slf.get();
+        let (pool, class) = this.opened()?;
+        let r#fn = this._same(r#fn)?;
+        let futures = PyList::empty(py);
+        let mut tasks = Vec::new();
+        for args in calls.try_iter()? {
+            let args = args?.cast_into::<PyTuple>()?;
+            let callable = this.callable(&r#fn);
+            let (future, task) = this.prepare(pool, class, &r#fn, callable, &args, None)?;
+            futures.append(future)?;
+            tasks.extend(task);
+            if tasks.len() == TOGETHER {
+                pool.submit_all(tasks.drain(..)).map_err(|refused| refusal(py, &refused))?;
+                this.see_to_driver(slf)?;
+            }
+        }
+        pool.submit_all(tasks.into_iter()).map_err(|refused| refusal(py, &refused))?;
+        this.see_to_driver(slf)?;
+        Ok(futures)
+    }
+}
+
+impl ProcessPool {
+    fn opened(&self) -> PyResult<(&Arc<Pool>, &Py<PyAny>)> {
+        self.pool.get().zip(self.future_class.get()).ok_or_else(|| {
+            PyRuntimeError::new_err(
                 "the executor is not set up: a subclass must call super().__init__()",
-            ));
-        };
+            )
+        })
+    }
+
+    /// A future, and the task that will complete it; without one, the future is done: the
+    /// call cannot be sent, and that is this future's error, as in the standard class.
+    fn prepare<'py>(
+        &self,
+        pool: &Arc<Pool>,
+        class: &Py<PyAny>,
+        function: &Bound<'py, PyAny>,
+        callable: PyResult<Option<Arc<Callable>>>,
+        args: &Bound<'py, PyTuple>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<(Bound<'py, PyAny>, Option<Task>)> {
+        let py = function.py();
         let future = class.call0(py)?.into_bound(py);
-        let cell = future::cell_of(&future)?;
-        let encoded = this.callable(r#fn).and_then(|callable| match callable {
+        let completion = future::cell_of(&future)?;
+        let encoded = callable.and_then(|callable| match callable {
             Some(callable) => Ok((callable, payload::of_call(args, kwargs)?)),
             None => {
-                let all = std::iter::once(r#fn.clone()).chain(args.iter());
+                let all = std::iter::once(function.clone()).chain(args.iter());
                 let all = PyTuple::new(py, all.collect::<Vec<_>>())?;
-                Ok((this.apply.clone(), payload::of_call(&all, kwargs)?))
+                Ok((self.apply.clone(), payload::of_call(&all, kwargs)?))
             }
         });
-        let task = Pool::next_task();
         let bound = future.cast::<Future>()?;
         match encoded {
             Ok((callable, payload)) => {
-                let function = match r#fn.cast::<Sendable>() {
-                    Ok(sendable) => sendable.get().function.clone_ref(py),
-                    Err(_) if !Arc::ptr_eq(&callable, &this.apply) => r#fn.clone().unbind(),
-                    Err(_) => r#fn
-                        .getattr("__qualname__")
-                        .or_else(|_| r#fn.get_type().qualname().map(Bound::into_any))?
-                        .unbind(),
-                };
-                bound.get().bind(Source { pool: pool.clone(), task, function });
-                pool.submit(task, callable, payload, cell)
-                    .map_err(|refused| refusal(py, &refused))?;
+                let id = Pool::next_task();
+                let named = self.named(function, &callable)?;
+                bound.get().bind(Source { pool: pool.clone(), task: id, function: named });
+                Ok((future, Some(Task { id, callable, payload, completion })))
             }
-            // the call cannot be sent: that is this future's error, as in the standard class
             Err(error) if error.is_instance_of::<pyo3::exceptions::PyException>(py) => {
                 if let Some(why) = pool.broken() {
-                    return Err(refusal(py, &Refused::Broken(why.as_ref().into())));
+                    return Err(refusal(py, &Refused::Broken(why)));
                 }
                 Future::finish(bound, None, Some(error.into_value(py).into_any()))?;
+                Ok((future, None))
             }
-            Err(interruption) => return Err(interruption),
+            Err(interruption) => Err(interruption),
         }
-        if !this.driven.swap(true, Ordering::AcqRel) {
+    }
+
+    /// What to call the function in messages; keeps nothing of the caller's data alive.
+    fn named(&self, function: &Bound<'_, PyAny>, callable: &Arc<Callable>) -> PyResult<Py<PyAny>> {
+        let py = function.py();
+        if let Ok(sendable) = function.cast::<Sendable>() {
+            return Ok(sendable.get().function.clone_ref(py));
+        }
+        if !Arc::ptr_eq(callable, &self.apply) {
+            return Ok(function.clone().unbind());
+        }
+        let own = function.getattr("__qualname__");
+        own.or_else(|_| Ok(function.get_type().qualname()?.into_any())).map(Bound::unbind)
+    }
+
+    fn see_to_driver(&self, slf: &Bound<'_, Self>) -> PyResult<()> {
+        if !self.driven.load(Ordering::Relaxed) && !self.driven.swap(true, Ordering::AcqRel) {
             slf.call_method0("_start_driver")?;
         }
-        Ok(future)
+        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,8 +25,37 @@ const SLICE: Duration = Duration::from_millis(200);
 /// Python code never gives it up by itself.
 const IN_A_ROW: u32 = 64;
 
+/// Two threads hand the interpreter to each other: whoever sees the other's news at once, and
+/// then finds the interpreter still held, sleeps in its lock, and is late by a wake-up. So each
+/// looks, for a moment, whether the other has let go.
+const HAND_OVER: Duration = Duration::from_micros(3);
+/// Threads that wait for a result, and so have let go.
+static WAITING: AtomicUsize = AtomicUsize::new(0);
+/// Threads of pools that run tasks or are about to let go.
+static WORKING: AtomicUsize = AtomicUsize::new(0);
+
 /// Waits for a future that no process pool completes.
 pub fn wait(cell: &Cell, deadline: Option<Instant>) -> Waited {
+    WAITING.fetch_add(1, Ordering::Relaxed);
+    let waited = wait_for(cell, deadline);
+    WAITING.fetch_sub(1, Ordering::Relaxed);
+    if waited == Waited::Done {
+        linger(|| WORKING.load(Ordering::Relaxed) == 0);
+    }
+    waited
+}
+
+fn linger(over: impl Fn() -> bool) {
+    if over() || spin::budget_of_process().is_zero() {
+        return;
+    }
+    let start = Instant::now();
+    while !over() && start.elapsed() < HAND_OVER {
+        std::hint::spin_loop();
+    }
+}
+
+fn wait_for(cell: &Cell, deadline: Option<Instant>) -> Waited {
     if spin(|| cell.done()) {
         return Waited::Done;
     }
@@ -79,6 +108,8 @@ struct Shared {
     books: Mutex<Books>,
     /// Moved on with every change that a waiting thread should see.
     word: AtomicU32,
+    /// Threads that sleep on it, or are about to.
+    asleep: AtomicU32,
 }
 
 impl Shared {
@@ -87,8 +118,11 @@ impl Shared {
     }
 
     fn nudge(&self, count: u32) {
-        self.word.fetch_add(1, Ordering::Release);
-        futex::wake(&self.word, count);
+        // sequentially consistent with the count in `wait`: one of the two sees the other
+        self.word.fetch_add(1, Ordering::SeqCst);
+        if self.asleep.load(Ordering::SeqCst) > 0 {
+            futex::wake(&self.word, count);
+        }
     }
 
     fn wait(&self) {
@@ -97,9 +131,13 @@ impl Shared {
             let books = self.books();
             !books.queue.is_empty() || books.closed
         };
-        if !ready() && !spin(|| self.word.load(Ordering::Acquire) != seen) {
-            // a wake in between has moved the word on, and the wait returns at once
+        if ready() || spin(|| self.word.load(Ordering::Acquire) != seen) {
+            linger(|| WAITING.load(Ordering::Relaxed) > 0);
+        } else {
+            self.asleep.fetch_add(1, Ordering::SeqCst);
+            // a nudge in between has moved the word on, and the wait returns at once
             futex::wait(&self.word, seen, None);
+            self.asleep.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
@@ -116,6 +154,7 @@ impl ThreadQueue {
     fn run(&self, py: Python<'_>) -> PyResult<()> {
         let shared = &self.shared;
         let mut in_a_row = 0;
+        let _working = Working::begin();
         loop {
             let item = shared.books().queue.pop_front();
             let Some(item) = item else {
@@ -127,7 +166,7 @@ impl ThreadQueue {
                     }
                     books.idle += 1;
                 }
-                py.detach(|| shared.wait());
+                py.detach(|| Working::pause(|| shared.wait()));
                 shared.books().idle -= 1;
                 in_a_row = 0;
                 continue;
@@ -179,6 +218,29 @@ impl ThreadQueue {
     /// Tasks that wait for a thread.
     fn qsize(&self) -> usize {
         self.shared.books().queue.len()
+    }
+}
+
+/// A place among the working threads.
+struct Working;
+
+impl Working {
+    fn begin() -> Self {
+        WORKING.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+
+    /// Called when the interpreter has been let go: not a moment before that is true.
+    fn pause(wait: impl FnOnce()) {
+        WORKING.fetch_sub(1, Ordering::Relaxed);
+        wait();
+        WORKING.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        WORKING.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -245,7 +245,10 @@ impl<W: Words + Clone> WorkerEnd<W> {
     /// # Errors
     /// If the ring is corrupt.
     pub fn responses_pile_up(&mut self) -> Result<bool, Corrupt> {
-        Ok(self.responses.used()? > self.shape.responses as usize / 2)
+        let half = self.shape.responses as usize / 2;
+        // the owner's position is on a line that it writes: it is read only if the last look
+        // at it does not settle the question
+        Ok(self.responses.used_at_most() > half && self.responses.used()? > half)
     }
 
     /// Announces sleep, and gives what the bell shows. Look for work once more after this;

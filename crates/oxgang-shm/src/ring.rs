@@ -182,6 +182,11 @@ impl<W: Words> Producer<W> {
         Ok((self.tail - self.head_seen) as usize)
     }
 
+    /// The same by the last look: it may be less by now, never more.
+    pub fn used_at_most(&self) -> usize {
+        (self.tail - self.head_seen) as usize
+    }
+
     fn refresh_head(&mut self) -> Result<(), Corrupt> {
         // sync: advance(head) -> push(head)
         let head = self.words.load(self.at.head, Acquire);

@@ -5,6 +5,7 @@
 //! spinners (no more than CPUs), a budget per wait that is longer than one wake-up (a shorter
 //! one never wins), and a memory of misses that makes the next spins rarer.
 
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -16,6 +17,13 @@ use oxgang_shm::watch::Watch;
 const ROUNDS: u32 = 32;
 /// After many misses in a row one wait in this many still tries.
 const RAREST: u32 = 64;
+
+/// The budget, read once; zero also where there is only one CPU.
+#[must_use]
+pub fn budget_of_process() -> Duration {
+    static BUDGET: OnceLock<Duration> = OnceLock::new();
+    *BUDGET.get_or_init(|| if oxgang_os::cpus::usable() > 1 { budget() } else { Duration::ZERO })
+}
 
 /// The memory of one waiting thread.
 #[derive(Debug, Clone)]

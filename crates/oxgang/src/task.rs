@@ -61,11 +61,15 @@ pub trait Completion: std::any::Any + Send + Sync {
     fn complete(self: Arc<Self>, outcome: Outcome) -> bool;
 }
 
-/// A task on its way.
-pub(crate) struct Task {
+/// One submitted call.
+pub struct Task {
+    /// From [`Pool::next_task`](crate::Pool::next_task).
     pub id: TaskId,
+    /// What to run.
     pub callable: Arc<Callable>,
+    /// On what.
     pub payload: Vec<u8>,
+    /// Whom to tell.
     pub completion: Arc<dyn Completion>,
 }
 

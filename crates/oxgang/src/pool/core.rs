@@ -20,6 +20,8 @@ use crate::wire;
 const AHEAD_NS: u64 = 300_000;
 /// Tasks that one worker may have at a time, whatever they cost.
 const MOST_AHEAD: u64 = 512;
+/// Tasks that may be queued behind others before the queue's state is looked at again.
+const LOOK_EVERY: usize = 16;
 /// Tasks whose time is not known yet.
 const FIRST_GUESS_NS: u64 = 200_000;
 
@@ -103,6 +105,25 @@ impl Core {
             if !raised {
                 return;
             }
+        }
+    }
+
+    /// A turn after tasks were queued, without what need not be done for each of them: taking
+    /// in reads words that the workers write, so it waits until there is a use for it.
+    pub fn turn_after_submit(&mut self, added: usize) {
+        if self.supervisor.has_vacancy() {
+            return self.turn();
+        }
+        let queued = self.queue.len();
+        if queued == added {
+            self.send_out();
+        }
+        // with a backlog the workers ask for more by themselves, once that has been arranged
+        let arranged = self.interest >= Interest::Refill;
+        if !self.queue.is_empty()
+            && (!arranged || queued / LOOK_EVERY != (queued - added) / LOOK_EVERY)
+        {
+            self.turn();
         }
     }
 

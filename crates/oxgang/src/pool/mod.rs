@@ -30,7 +30,7 @@ use crate::segment::{BlockWriter, Mapped};
 use crate::spin::{self, Spinner};
 use crate::starter::{Invitation, Notice, Starter};
 use crate::supervisor::{Event, Incarnation, Phase};
-use crate::task::{Callable, Completion, Task, TaskId};
+use crate::task::{Completion, Task, TaskId};
 
 /// Waits are cut into slices of this length: a signal may come in the moment between the last
 /// look and the sleep, and interrupts nothing then.
@@ -170,12 +170,17 @@ impl Pool {
     ///
     /// # Errors
     /// If the pool takes none; the completion is not called then.
-    pub fn submit(
+    pub fn submit(&self, task: Task) -> std::result::Result<(), Refused> {
+        self.submit_all(std::iter::once(task))
+    }
+
+    /// Hands in tasks, all of them or none.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    pub fn submit_all(
         &self,
-        id: TaskId,
-        callable: Arc<Callable>,
-        payload: Vec<u8>,
-        completion: Arc<dyn Completion>,
+        tasks: impl Iterator<Item = Task>,
     ) -> std::result::Result<(), Refused> {
         if self.forked() {
             return Err(Refused::Forked);
@@ -187,14 +192,16 @@ impl Pool {
         if core.supervisor.phase() > Phase::Open {
             return Err(Refused::Closed);
         }
-        core.counters.submitted += 1;
-        core.queue.push_back(Task { id, callable, payload, completion });
-        if core.counters.submitted == 1 && self.eager {
+        if core.counters.submitted == 0 && self.eager {
             for _ in 0..self.max_workers {
                 core.handle(Event::Wanted);
             }
         }
-        core.turn();
+        let before = core.queue.len();
+        core.queue.extend(tasks);
+        let added = core.queue.len() - before;
+        core.counters.submitted += added as u64;
+        core.turn_after_submit(added);
         self.follow_up(core);
         Ok(())
     }
@@ -202,9 +209,9 @@ impl Pool {
     /// What a turn left to do that must not be done under the lock.
     fn follow_up(&self, mut core: MutexGuard<'_, Core>) {
         let starts = std::mem::take(&mut core.starts);
-        let told = core.attention.is_empty();
+        let attention = !core.attention.is_empty();
         drop(core);
-        if !told {
+        if attention {
             self.wake.ring();
         }
         if !starts.is_empty() {

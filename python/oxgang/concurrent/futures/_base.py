@@ -65,26 +65,42 @@ class Executor(standard.Executor):
                 raise ValueError("buffersize must be None or > 0")
         end_time = None if timeout is None else time.monotonic() + timeout
         calls = zip(*iterables)  # noqa: B905 - the shortest ends it, as with the builtin
+        if buffersize is None:
+            return _results(self._submit_many(fn, calls), end_time)
         fn = self._same(fn)
-        ahead = calls if buffersize is None else itertools.islice(calls, buffersize)
-        futures = deque(self.submit(fn, *args) for args in ahead)
-        return _results(self if buffersize is not None else None, fn, calls, futures, end_time)
+        futures = deque(self.submit(fn, *args) for args in itertools.islice(calls, buffersize))
+        return _buffered_results(self.submit, fn, calls, futures, end_time)
+
+    def _submit_many(self, fn, calls):
+        """A list of futures, one for each tuple of arguments."""
+        return [self.submit(fn, *args) for args in calls]
 
     def _same(self, fn):
         """`fn`, or what stands for it in many submits."""
         return fn
 
 
-def _results(executor, fn, calls, futures, end_time):
+def _results(futures, end_time):
+    futures.reverse()
+    try:
+        # no name may hold the future or the result while the caller has it
+        if end_time is None:
+            while futures:
+                yield futures.pop().result()
+        while futures:
+            yield _result_or_cancel(futures.pop(), end_time - time.monotonic())
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _buffered_results(submit, fn, calls, futures, end_time):
     try:
         while futures:
-            if executor is not None and (args := next(calls, None)) is not None:
-                futures.append(executor.submit(fn, *args))
-            # no name may hold the future or the result while the caller has it
-            if end_time is None:
-                yield _result_or_cancel(futures.popleft())
-            else:
-                yield _result_or_cancel(futures.popleft(), end_time - time.monotonic())
+            if (args := next(calls, None)) is not None:
+                futures.append(submit(fn, *args))
+            left = None if end_time is None else end_time - time.monotonic()
+            yield _result_or_cancel(futures.popleft(), left)
     finally:
         for future in futures:
             future.cancel()
