@@ -7,7 +7,6 @@ with back-pressure and retries, and an end to the running work when Ctrl-C leave
 block.
 """
 
-import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor as StandardExecutor
 from concurrent.futures import Future
@@ -171,10 +170,14 @@ def _make_pool(model, max_workers, initializer, initargs, start_method):
         if max_workers is None:
             max_workers = min(32, usable_cpus() + 4)
         return ThreadPoolExecutor(max_workers, initializer=initializer, initargs=initargs)
-    standard = start_method not in (None, "template")
+    context = None
+    if start_method not in (None, "template"):
+        import multiprocessing
+
+        context = multiprocessing.get_context(start_method)
     return ProcessPoolExecutor(
         usable_cpus() if max_workers is None else max_workers,
-        mp_context=multiprocessing.get_context(start_method) if standard else None,
+        mp_context=context,
         initializer=initializer,
         initargs=initargs,
     )

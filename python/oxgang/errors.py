@@ -27,9 +27,7 @@ class WorkerCrashed(BrokenProcessPool):
 
 
 def _rebuild_crash(message, task_id, pid, exitcode, function):
-    return WorkerCrashed(
-        message, task_id=task_id, pid=pid, exitcode=exitcode, function=function
-    )
+    return WorkerCrashed(message, task_id=task_id, pid=pid, exitcode=exitcode, function=function)
 
 
 class PayloadError(BrokenProcessPool):

@@ -70,6 +70,10 @@ class Folder:
         return sum(1 for _ in self.path.glob("calls-*"))
 
 
+def set_environment(name, value):
+    os.environ[name] = value
+
+
 def square(number):
     return number * number
 

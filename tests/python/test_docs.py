@@ -24,7 +24,7 @@ def test_program_runs(program, tmp_path):
     command = [sys.executable, "-W", "ignore::DeprecationWarning", script]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout
+    assert done.stdout or "print(" not in program  # one may only define
 
 
 def test_there_are_programs():

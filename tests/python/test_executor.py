@@ -12,7 +12,7 @@ import oxgang.concurrent.futures as ours
 import pytest
 from oxgang import _core, _executor
 from oxgang.errors import BrokenProcessPool
-from tasks import fail_times, square, wait_for_go, wait_until
+from tasks import fail_times, set_environment, square, wait_for_go, wait_until
 
 # What the standard executors promise as well.
 
@@ -100,7 +100,8 @@ def test_number_of_workers_is_checked(make_pool, workers):
 
 
 def test_initializer(make_pool):
-    with make_pool(1, initializer=os.environ.__setitem__, initargs=("OXGANG_TEST", "set")) as pool:
+    # (a bound method of os.environ would be pickled, and set in a copy of it)
+    with make_pool(1, initializer=set_environment, initargs=("OXGANG_TEST", "set")) as pool:
         assert pool.submit(os.getenv, "OXGANG_TEST").result() == "set"
     os.environ.pop("OXGANG_TEST", None)
 

@@ -92,14 +92,14 @@ def test_a_result_that_cannot_be_pickled(pool):
 
 
 def test_an_argument_that_cannot_be_unpickled(pool):
-    with pytest.raises(PayloadError, match="arguments did not arrive.*will not be rebuilt"):
+    with pytest.raises(PayloadError, match=r"arguments did not arrive.*will not be rebuilt"):
         pool.submit(calls.same, calls.RefusesToLoad()).result()
     assert_alive(pool)
 
 
 def test_a_result_that_cannot_be_unpickled(pool):
     future = pool.submit(calls.refusing)
-    with pytest.raises(PayloadError, match="result did not arrive.*will not be rebuilt") as caught:
+    with pytest.raises(PayloadError, match=r"result did not arrive.*will not be rebuilt") as caught:
         future.result()
     assert isinstance(caught.value, BrokenProcessPool)
     assert type(caught.value.__cause__) is ValueError
@@ -114,10 +114,10 @@ def test_a_result_that_exits_when_unpickled(pool):
 
 
 def test_exceptions_that_cannot_cross(pool):
-    with pytest.raises(PayloadError, match="Unloadable.*7: raised in the task") as caught:
+    with pytest.raises(PayloadError, match=r"Unloadable.*7: raised in the task") as caught:
         pool.submit(calls.raise_unloadable).result()
     assert "raise_unloadable" in str(caught.value.__cause__)
-    with pytest.raises(PayloadError, match="HoldsLock.*raised in the task"):
+    with pytest.raises(PayloadError, match=r"HoldsLock.*raised in the task"):
         pool.submit(calls.raise_undumpable).result()
     assert_alive(pool)
 

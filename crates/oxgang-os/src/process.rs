@@ -1,5 +1,8 @@
 //! Processes: a handle that cannot mean another one, how one ended, and a line that ends
 //! a process when its owner ends.
+//!
+//! Safety: unsafe for one thing, `fcntl` with the commands that rustix lacks; plain calls on an
+//! open descriptor, which touch no memory.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::{Command, Stdio};

@@ -4,7 +4,9 @@
 //! of it, so that nothing is left behind however its users end. It can grow and never
 //! shrinks (sealed), so that no access to a mapping can run into a missing page.
 //!
-//! A [`Mapping`] never lends a reference to bytes that another process may write: bytes are
+//! Safety: unsafe, since here an address range becomes words and bytes. What every block rests
+//! on: a mapping stays mapped as long as its owner lives; offsets are checked before use; a
+//! [`Mapping`] never lends a reference to bytes that another process may write: bytes are
 //! copied in and out, and single words are atomic.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

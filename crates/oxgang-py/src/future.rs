@@ -35,6 +35,9 @@ use pyo3::{PyTraverseError, PyVisit, intern};
 use crate::python::standard;
 use crate::{payload, wait};
 
+/// Done, cancelled, result, exception: what asyncio reads from Python 3.14 on.
+type Snapshot = (bool, bool, Option<Py<PyAny>>, Option<Py<PyAny>>);
+
 const PENDING: u32 = 0;
 const RUNNING: u32 = 1;
 const CANCELLED: u32 = 2;
@@ -270,9 +273,7 @@ impl Future {
         Self::finish(slf, None, Some(exception))
     }
 
-    fn _get_snapshot(
-        slf: &Bound<'_, Self>,
-    ) -> PyResult<(bool, bool, Option<Py<PyAny>>, Option<Py<PyAny>>)> {
+    fn _get_snapshot(slf: &Bound<'_, Self>) -> PyResult<Snapshot> {
         let py = slf.py();
         let this = slf.get();
         this.look();

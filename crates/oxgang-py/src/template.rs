@@ -148,7 +148,7 @@ impl TemplateServer {
     /// `(link, incarnation, invitation)`: fork.
     fn next<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let server = self.server()?;
-        match server.next().map_err(PyOSError::new_err)? {
+        match server.next_order().map_err(PyOSError::new_err)? {
             Order::End => Ok(py.None().into_bound(py)),
             Order::Prepare(what) => Ok(PyBytes::new(py, &what).into_any()),
             Order::Fork(invited, link) => {

@@ -35,7 +35,7 @@ pub fn work(py: Python<'_>, invitation: &Invitation, setup: &Bound<'_, PyAny>) -
             Ok(Some(request)) => Ok(Next::Request(request)),
             Ok(None) => {
                 in_a_row = 0;
-                py.detach(|| worker.next())
+                py.detach(|| worker.wait_next())
             }
             Err(error) => Err(error),
         };

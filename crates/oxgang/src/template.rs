@@ -202,7 +202,7 @@ impl Server {
     ///
     /// # Errors
     /// If waiting fails.
-    pub fn next(&mut self) -> Result<Order> {
+    pub fn next_order(&mut self) -> Result<Order> {
         loop {
             let mut fds: Vec<BorrowedFd<'_>> = Vec::new();
             fds.extend(self.links.iter().flatten().map(AsFd::as_fd));

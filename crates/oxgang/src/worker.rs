@@ -4,6 +4,7 @@
 //! run its handlers and call again.
 
 use std::os::fd::AsFd;
+use std::time::Instant;
 
 use oxgang_os::event::WakeUp;
 use oxgang_os::futex;
@@ -82,6 +83,37 @@ impl Worker {
         Self::join(Invited::from_message(message)?)
     }
 
+    /// Serves until the pool says stop, for Rust programs: `run` gets a callable's bytes and a
+    /// payload, and gives the result's bytes or the error's.
+    ///
+    /// # Errors
+    /// If the channel is corrupt.
+    pub fn serve(
+        mut self,
+        mut run: impl FnMut(&[u8], &[u8]) -> std::result::Result<Vec<u8>, Vec<u8>>,
+    ) -> Result<()> {
+        let mut callables = vec![Vec::new(); wire::SLOTS];
+        loop {
+            let Next::Request(request) = self.wait_next()? else { continue };
+            let slot = request.aux as usize % wire::SLOTS;
+            match request.kind {
+                wire::TASK => {
+                    let start = Instant::now();
+                    let (kind, answer) = match run(&callables[slot], &self.payload) {
+                        Ok(result) => (wire::RESULT, result),
+                        Err(error) => (wire::FAILURE, error),
+                    };
+                    let nanoseconds = start.elapsed().as_nanos() as u64;
+                    self.publish(kind, request.id, nanoseconds, &[&answer])?;
+                }
+                wire::DEFINE => callables[slot] = self.payload.clone(),
+                wire::SETUP => self.publish(wire::READY, 0, 0, &[])?,
+                wire::STOP => return Ok(()),
+                _ => return Err(std::io::Error::other("a request of an unknown kind")),
+            }
+        }
+    }
+
     /// The bytes of the request that came last.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
@@ -92,7 +124,7 @@ impl Worker {
     ///
     /// # Errors
     /// If the channel is corrupt; the worker should end then.
-    pub fn next(&mut self) -> Result<Next> {
+    pub fn wait_next(&mut self) -> Result<Next> {
         loop {
             if let Some(request) = self.take()? {
                 return Ok(Next::Request(request));
@@ -110,7 +142,7 @@ impl Worker {
     /// The next request, if there is one now.
     ///
     /// # Errors
-    /// As [`next`](Self::next).
+    /// As [`wait_next`](Self::wait_next).
     pub fn try_next(&mut self) -> Result<Option<Request>> {
         self.take()
     }

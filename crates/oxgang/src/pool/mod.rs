@@ -30,7 +30,7 @@ use crate::segment::{BlockWriter, Mapped};
 use crate::spin::{self, Spinner};
 use crate::starter::{Invitation, Notice, Starter};
 use crate::supervisor::{Event, Incarnation, Phase};
-use crate::task::{Completion, Task, TaskId};
+use crate::task::{Callable, Completion, JoinHandle, Task, TaskId};
 
 /// Waits are cut into slices of this length: a signal may come in the moment between the last
 /// look and the sleep, and interrupts nothing then.
@@ -172,6 +172,25 @@ impl Pool {
     /// If the pool takes none; the completion is not called then.
     pub fn submit(&self, task: Task) -> std::result::Result<(), Refused> {
         self.submit_all(std::iter::once(task))
+    }
+
+    /// Hands in a task for a Rust program, which waits by the handle.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    pub fn spawn(
+        &self,
+        callable: &Arc<Callable>,
+        payload: Vec<u8>,
+    ) -> std::result::Result<(TaskId, Arc<JoinHandle>), Refused> {
+        let (id, handle) = (Self::next_task(), JoinHandle::new());
+        let completion = handle.clone();
+        self.watch_one_more();
+        let submitted = self.submit(Task { id, callable: callable.clone(), payload, completion });
+        if submitted.is_err() {
+            self.watch_one_less();
+        }
+        submitted.map(|()| (id, handle))
     }
 
     /// Hands in tasks, all of them or none.
@@ -407,6 +426,15 @@ impl Pool {
         // starting a worker calls out, and callbacks are the driver's: leave both to it
         drop(core);
         self.wake.ring();
+    }
+
+    /// Drives the pool until it is over, for programs whose completions want no attention.
+    ///
+    /// # Errors
+    /// As [`turn`](Self::turn).
+    pub fn drive(&self) -> Result<()> {
+        while !self.turn(None)?.finished {}
+        Ok(())
     }
 
     /// The driver's turn: waits for something to happen (for `limit` at most) and does what it

@@ -49,9 +49,7 @@ class ThreadPoolExecutor(_core.ThreadPool, Executor):
 
     _counter = itertools.count().__next__
 
-    def __init__(
-        self, max_workers=None, thread_name_prefix="", initializer=None, initargs=()
-    ):
+    def __init__(self, max_workers=None, thread_name_prefix="", initializer=None, initargs=()):
         if max_workers is None:
             max_workers = min(32, _cpu_count() + 4)
         if max_workers <= 0:

@@ -1,0 +1,233 @@
+//! The engine with real processes and no Python: this program is the owner, and, started with
+//! the argument `worker`, the worker.
+//!
+//! A task's callable is a word: `echo`, `reverse`, `fail`, `sleep`, `die`, `exit`.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use oxgang::starter::SpawnProgram;
+use oxgang::worker::Worker;
+use oxgang::{Callable, JoinHandle, Outcome, Pool, PoolOptions};
+use oxgang_os::process::Exit;
+
+fn main() {
+    if std::env::args().nth(1).as_deref() == Some("worker") {
+        Worker::from_stdin().and_then(|worker| worker.serve(run)).expect("a sound channel");
+        return;
+    }
+    let tests: [(&str, fn()); 8] = [
+        ("results and errors come back", results_and_errors_come_back),
+        ("payloads of every size cross", payloads_of_every_size_cross),
+        ("a death costs one task", a_death_costs_one_task),
+        ("many deaths, exact accounts", many_deaths_exact_accounts),
+        ("what has not begun can be cancelled", what_has_not_begun_can_be_cancelled),
+        ("a closed pool finishes its tasks", a_closed_pool_finishes_its_tasks),
+        ("a killed pool fails its tasks", a_killed_pool_fails_its_tasks),
+        ("workers are replaced after their limit", workers_are_replaced_after_their_limit),
+    ];
+    watchdog();
+    for (name, test) in tests {
+        println!("test {name} ...");
+        test();
+    }
+    println!("test result: ok. {} passed; 0 failed", tests.len());
+}
+
+/// A hang is the worst bug: it ends the run with a message, not the builder's patience.
+fn watchdog() {
+    thread::spawn(|| {
+        thread::park_timeout(Duration::from_secs(120));
+        eprintln!("the tests hang");
+        std::process::abort();
+    });
+}
+
+#[expect(clippy::disallowed_methods, reason = "a worker that leaves in the middle of a task")]
+fn run(callable: &[u8], payload: &[u8]) -> Result<Vec<u8>, Vec<u8>> {
+    match callable {
+        b"echo" => Ok(payload.to_vec()),
+        b"reverse" => Ok(payload.iter().rev().copied().collect()),
+        b"fail" => Err(payload.to_vec()),
+        b"sleep" => {
+            thread::park_timeout(Duration::from_millis(u64::from(payload[0])));
+            Ok(Vec::new())
+        }
+        b"die" => std::process::abort(),
+        b"exit" => std::process::exit(i32::from(payload[0])),
+        _ => Err(b"no such callable".to_vec()),
+    }
+}
+
+struct Running {
+    pool: Arc<Pool>,
+    driver: thread::JoinHandle<std::io::Result<()>>,
+}
+
+impl Running {
+    fn new(max_workers: usize) -> Self {
+        Self::with(max_workers, None)
+    }
+
+    fn with(max_workers: usize, tasks_per_worker: Option<u64>) -> Self {
+        let program = std::env::current_exe().expect("this program");
+        let starter = Box::new(SpawnProgram::new(program, &["worker"]));
+        let options =
+            PoolOptions { max_workers, eager: false, tasks_per_worker, setup: Vec::new() };
+        let pool = Arc::new(Pool::new(options, starter).expect("a pool"));
+        let driver = {
+            let pool = pool.clone();
+            thread::spawn(move || pool.drive())
+        };
+        Self { pool, driver }
+    }
+
+    fn submit(&self, callable: &Arc<Callable>, payload: &[u8]) -> (u64, Arc<JoinHandle>) {
+        self.pool.spawn(callable, payload.to_vec()).expect("an open pool")
+    }
+
+    fn end(self) {
+        self.pool.close(false);
+        self.driver.join().expect("no panic").expect("a sound pool");
+        assert_eq!(self.pool.workers(), []);
+    }
+}
+
+fn word(text: &str) -> Arc<Callable> {
+    Callable::new(text.as_bytes().to_vec())
+}
+
+fn result(handle: Arc<JoinHandle>) -> Vec<u8> {
+    match handle.join() {
+        Some(Outcome::Result(bytes)) => bytes,
+        other => panic!("not a result: {other:?}"),
+    }
+}
+
+fn results_and_errors_come_back() {
+    let running = Running::new(2);
+    let (echo, reverse, fail) = (word("echo"), word("reverse"), word("fail"));
+    let handles: Vec<_> = (0..1000_u32)
+        .map(|i| running.submit(if i % 2 == 0 { &echo } else { &reverse }, &i.to_le_bytes()).1)
+        .collect();
+    for (i, handle) in handles.into_iter().enumerate() {
+        let mut expected = (i as u32).to_le_bytes();
+        if i % 2 == 1 {
+            expected.reverse();
+        }
+        assert_eq!(result(handle), expected);
+    }
+    let (_, failed) = running.submit(&fail, b"why");
+    assert!(matches!(failed.join(), Some(Outcome::Failure(text)) if text == b"why"));
+    running.end();
+}
+
+fn payloads_of_every_size_cross() {
+    let running = Running::new(2);
+    let reverse = word("reverse");
+    for size in [0, 1, 4095, 60_000, 70_000, 1 << 20, 9_000_000] {
+        let payload: Vec<u8> = (0..size).map(|i| (i * 31) as u8).collect();
+        let handles: Vec<_> = (0..3).map(|_| running.submit(&reverse, &payload).1).collect();
+        let expected: Vec<u8> = payload.iter().rev().copied().collect();
+        for handle in handles {
+            assert!(result(handle) == expected, "{size} bytes");
+        }
+    }
+    running.end();
+}
+
+fn a_death_costs_one_task() {
+    let running = Running::new(1);
+    let (echo, die, exit) = (word("echo"), word("die"), word("exit"));
+    let before = running.submit(&echo, b"1").1;
+    let (id, lost) = running.submit(&die, b"");
+    let after: Vec<_> = (0..100_u8).map(|i| running.submit(&echo, &[i]).1).collect();
+    assert_eq!(result(before), b"1");
+    match lost.join() {
+        Some(Outcome::Crashed(crash)) => {
+            assert_eq!((crash.task, crash.exit), (id, Exit::Signal(6)));
+            assert!(crash.pid > 0);
+        }
+        other => panic!("not a crash: {other:?}"),
+    }
+    for (i, handle) in after.into_iter().enumerate() {
+        assert_eq!(result(handle), [i as u8]);
+    }
+    let (_, lost) = running.submit(&exit, &[7]);
+    assert!(matches!(lost.join(), Some(Outcome::Crashed(crash)) if crash.exit == Exit::Code(7)));
+    assert_eq!(running.pool.counters().crashed, 2);
+    running.end();
+}
+
+fn many_deaths_exact_accounts() {
+    let running = Running::new(3);
+    let (echo, die) = (word("echo"), word("die"));
+    let handles: Vec<_> = (0..600_u32)
+        .map(|i| (i, running.submit(if i % 60 == 30 { &die } else { &echo }, &i.to_le_bytes()).1))
+        .collect();
+    let mut lost = Vec::new();
+    for (i, handle) in handles {
+        match handle.join() {
+            Some(Outcome::Result(bytes)) => assert_eq!(bytes, i.to_le_bytes()),
+            Some(Outcome::Crashed(_)) => lost.push(i),
+            other => panic!("task {i}: {other:?}"),
+        }
+    }
+    assert_eq!(lost, (0..10).map(|i| i * 60 + 30).collect::<Vec<_>>());
+    let counters = running.pool.counters();
+    assert_eq!((counters.submitted, counters.answered, counters.lost), (600, 590, 10));
+    running.end();
+}
+
+fn what_has_not_begun_can_be_cancelled() {
+    let running = Running::new(1);
+    let (echo, sleep) = (word("echo"), word("sleep"));
+    result(running.submit(&echo, b"").1); // it is up
+    let (long, first) = running.submit(&sleep, &[200]);
+    let waiting: Vec<_> = (0..10).map(|_| running.submit(&echo, b"")).collect();
+    while !running.pool.has_begun(long) {
+        thread::yield_now();
+    }
+    assert!(!running.pool.cancel(long));
+    for (id, handle) in waiting {
+        assert!(running.pool.cancel(id));
+        assert!(!running.pool.cancel(id), "only once");
+        assert!(matches!(handle.join(), Some(Outcome::Cancelled)));
+    }
+    result(first);
+    running.end();
+}
+
+fn a_closed_pool_finishes_its_tasks() {
+    let running = Running::new(2);
+    let sleep = word("sleep");
+    let handles: Vec<_> = (0..10).map(|_| running.submit(&sleep, &[10]).1).collect();
+    let pool = running.pool.clone();
+    running.end();
+    handles.into_iter().for_each(|handle| drop(result(handle)));
+    assert!(pool.spawn(&sleep, vec![1]).is_err());
+}
+
+fn a_killed_pool_fails_its_tasks() {
+    let running = Running::new(2);
+    let sleep = word("sleep");
+    let handles: Vec<_> = (0..10).map(|_| running.submit(&sleep, &[255]).1).collect();
+    running.pool.kill("enough");
+    for handle in handles {
+        assert!(matches!(handle.join(), Some(Outcome::Broken(why)) if &*why == "enough"));
+    }
+    running.end();
+}
+
+fn workers_are_replaced_after_their_limit() {
+    let running = Running::with(1, Some(5));
+    let echo = word("echo");
+    let handles: Vec<_> = (0..23_u8).map(|i| running.submit(&echo, &[i]).1).collect();
+    for (i, handle) in handles.into_iter().enumerate() {
+        assert_eq!(result(handle), [i as u8]);
+    }
+    let counters = running.pool.counters();
+    assert_eq!((counters.started, counters.crashed), (5, 0));
+    running.end();
+}
