@@ -205,14 +205,15 @@ impl Future {
     fn result(slf: &Bound<'_, Self>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
         let py = slf.py();
         Self::settle(slf, timeout)?;
-        let (result, exception) = {
-            let inner = slf.get().cell.inner();
-            let one = |object: &Option<Py<PyAny>>| object.as_ref().map(|o| o.clone_ref(py));
-            (one(&inner.result), one(&inner.exception))
-        };
-        match exception {
-            Some(exception) => Err(PyErr::from_value(exception.into_bound(py))),
-            None => Ok(result.unwrap_or_else(|| py.None())),
+        let inner = slf.get().cell.inner();
+        match (&inner.exception, &inner.result) {
+            (None, Some(result)) => Ok(result.clone_ref(py)),
+            (None, None) => Ok(py.None()),
+            (Some(exception), _) => {
+                let exception = exception.clone_ref(py);
+                drop(inner);
+                Err(PyErr::from_value(exception.into_bound(py)))
+            }
         }
     }
 
@@ -460,6 +461,8 @@ impl Future {
             Self::wait(py, cell, wait::deadline(timeout)?)?;
         }
         match cell.state() {
+            // only a pool's answers come as bytes
+            FINISHED if cell.source.get().is_none() => Ok(()),
             FINISHED => Self::decode(slf),
             _ => Err(standard(py)?.cancelled_error(py)),
         }

@@ -84,6 +84,8 @@ impl Known {
 #[derive(Default)]
 struct Callables {
     by_object: HashMap<usize, Arc<Known>>,
+    /// The one that was asked for last: mostly it is asked for again.
+    last: Option<(usize, Arc<Known>)>,
     by_bytes: HashMap<Vec<u8>, Arc<Callable>>,
 }
 
@@ -365,7 +367,13 @@ impl ProcessPool {
         }
         let key = function.as_ptr() as usize;
         let lock = || self.callables.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = lock().by_object.get(&key).cloned();
+        let known = {
+            let callables = lock();
+            match &callables.last {
+                Some((last, known)) if *last == key => Some(known.clone()),
+                _ => callables.by_object.get(&key).cloned(),
+            }
+        };
         if let Some(known) = known
             && known.is_good(py)
         {
@@ -390,10 +398,13 @@ impl ProcessPool {
         if let Some(watched) = watched {
             if callables.by_object.len() >= REMEMBERED {
                 forgotten.extend(callables.by_object.drain().map(|(_, known)| known));
+                forgotten.extend(callables.last.take().map(|(_, known)| known));
             }
             let _function = function.clone().unbind();
             let known = Known { _function, callable: callable.clone(), watched };
-            forgotten.extend(callables.by_object.insert(key, Arc::new(known)));
+            let known = Arc::new(known);
+            forgotten.extend(callables.last.replace((key, known.clone())).map(|(_, known)| known));
+            forgotten.extend(callables.by_object.insert(key, known));
         }
         drop(callables);
         drop(forgotten); // may run Python code, so not under the lock

@@ -15,7 +15,7 @@ use oxgang::spin::{self, OwnPlaces, Spinner};
 use oxgang_os::futex::{self, Woken};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyList, PyTuple};
 
 use crate::future::{Cell, Future};
 
@@ -291,31 +291,83 @@ impl ThreadPool {
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let this = slf.get();
-        let Some((class, max_workers)) = this.settings.get() else {
-            return Err(PyRuntimeError::new_err(
-                "the executor is not set up: a subclass must call super().__init__()",
-            ));
-        };
+        let (class, max_workers) = this.opened()?;
         let future = class.call0(py)?.into_bound(py);
-        let bound = future.cast::<Future>()?.clone().unbind();
+        let item = item(&future, r#fn, args, kwargs)?;
+        Self::hand_in(slf, *max_workers, std::iter::once(item))?;
+        Ok(future)
+    }
+
+    /// Submits one call for each tuple of arguments, and gives the futures as a list. The
+    /// iterable is read to its end first; what it raises is raised, and nothing submitted.
+    fn _submit_many<'py>(
+        slf: &Bound<'py, Self>,
+        r#fn: &Bound<'py, PyAny>,
+        calls: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let py = slf.py();
+        let (class, max_workers) = slf.get().opened()?;
+        let futures = PyList::empty(py);
+        let mut items = Vec::new();
+        for args in calls.try_iter()? {
+            let args = args?.cast_into::<PyTuple>()?.unbind();
+            let future = class.call0(py)?.into_bound(py);
+            items.push(item(&future, r#fn.clone().unbind(), args, None)?);
+            futures.append(future)?;
+        }
+        Self::hand_in(slf, *max_workers, items.into_iter())?;
+        Ok(futures)
+    }
+}
+
+fn item(
+    future: &Bound<'_, PyAny>,
+    function: Py<PyAny>,
+    args: Py<PyTuple>,
+    kwargs: Option<Py<PyDict>>,
+) -> PyResult<Item> {
+    let future = future.cast::<Future>()?.clone().unbind();
+    Ok(Item { future, function, args, kwargs })
+}
+
+impl ThreadPool {
+    fn opened(&self) -> PyResult<&(Py<PyAny>, usize)> {
+        self.settings.get().ok_or_else(|| {
+            PyRuntimeError::new_err(
+                "the executor is not set up: a subclass must call super().__init__()",
+            )
+        })
+    }
+
+    /// Queues the calls, wakes idle threads, and starts as many as there is work for.
+    fn hand_in(
+        slf: &Bound<'_, Self>,
+        max_workers: usize,
+        items: impl Iterator<Item = Item>,
+    ) -> PyResult<()> {
+        let shared = &slf.get().shared;
         let (start, wake) = {
-            let mut books = this.shared.books();
+            let mut books = shared.books();
             if books.broken || books.closed {
                 drop(books);
                 return Err(refusal(slf)?);
             }
-            let start = books.queue.len() >= books.idle && books.threads < *max_workers;
-            books.threads += usize::from(start);
-            books.queue.push_back(Item { future: bound, function: r#fn, args, kwargs });
-            (start, books.idle > 0)
+            books.queue.extend(items);
+            let unserved = books.queue.len().saturating_sub(books.idle);
+            let start = unserved.min(max_workers - books.threads);
+            books.threads += start;
+            (start, books.idle.min(books.queue.len()))
         };
-        if wake {
-            this.shared.nudge(1);
+        if wake > 0 {
+            shared.nudge(wake as u32);
         }
-        if start {
-            slf.call_method0("_start_thread")?;
+        for done in 0..start {
+            if let Err(error) = slf.call_method0("_start_thread") {
+                shared.books().threads -= start - done - 1;
+                return Err(error);
+            }
         }
-        Ok(future)
+        Ok(())
     }
 }
 
