@@ -30,7 +30,10 @@ def get():
     global _template
     line = lifeline()
     with _lock:
-        if _template is None or not _template.alive():
+        if _template is not None and not _template.alive():
+            _template.end()  # reaped, whoever still holds it
+            _template = None
+        if _template is None:
             _template = _core.Template(_command(), _first_message(), line)
             _template.prepare(_wanted())
         return _template

@@ -161,15 +161,35 @@ def test_a_with_block_left_by_ctrl_c_does_not_wait():
 def test_a_template_that_is_killed_is_replaced():
     from oxgang import _template
 
-    with ProcessPoolExecutor(1) as pool:
+    with ProcessPoolExecutor(2) as pool:
         first = pool.submit(calls.pid).result()
-    template = _template.get()
-    os.kill(template.pid, signal.SIGKILL)
-    while template.alive():
-        time.sleep(0.005)
+        template = _template.get()
+        os.kill(template.pid, signal.SIGKILL)
+        while template.alive():
+            time.sleep(0.005)
+        # the worker lives on, and when it dies another comes from a new template
+        assert pool.submit(calls.pid).result() == first
+        with pytest.raises(WorkerCrashed):
+            pool.submit(calls.die, signal.SIGKILL).result()
+        assert_alive(pool)
+        assert _template.get().pid != template.pid
+
+
+def test_slow_inputs_do_not_hold_up_their_tasks(tmp_path):
+    def inputs():
+        for number in range(3):
+            yield tmp_path / str(number)
+            while not (tmp_path / str(number)).exists():
+                time.sleep(0.005)  # until the task has run: for ever, if it is held back
+
     with ProcessPoolExecutor(1) as pool:
-        assert pool.submit(calls.pid).result() != first
-    os.waitpid(template.pid, 0)
+        assert len(list(pool.map(calls.count_in, inputs()))) == 3
+
+
+def test_a_function_with_much_to_carry_crosses_once():
+    data = os.urandom(1 << 20)
+    with ProcessPoolExecutor(2) as pool:
+        assert list(pool.map(lambda i: data[i], range(500))) == list(data[:500])
 
 
 def test_workers_that_cannot_start_break_the_pool_in_the_end():

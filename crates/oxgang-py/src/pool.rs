@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use oxgang::pool::{PoolOptions, Refused};
 use oxgang::starter::{Invitation, Starter};
+use oxgang::template::TemplateStarter;
 use oxgang::{Callable, Outcome, Pool, Task};
 use oxgang_os::process::{Exit, Process};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError};
@@ -193,7 +194,8 @@ impl ProcessPool {
         }
     }
 
-    /// Makes the pool. `starter` is a `Template` or a pair of functions.
+    /// Makes the pool. `starter` is a function that gives the template of the moment, or a pair
+    /// of functions: see `PythonStarter`.
     fn _open(
         &self,
         future_class: Py<PyAny>,
@@ -203,11 +205,17 @@ impl ProcessPool {
         setup: &[u8],
         starter: &Bound<'_, PyAny>,
     ) -> PyResult<PoolHandle> {
-        let starter: Box<dyn Starter> = match starter.cast::<Template>() {
-            Ok(template) => Box::new(template.get().inner.starter().map_err(PyOSError::new_err)?),
+        let starter: Box<dyn Starter> = match starter.extract() {
+            Ok((start, exitcode)) => Box::new(PythonStarter { start, exitcode }),
             Err(_) => {
-                let (start, exitcode) = starter.extract()?;
-                Box::new(PythonStarter { start, exitcode })
+                let renew = starter.clone().unbind();
+                Box::new(TemplateStarter::new(Box::new(move || {
+                    let template = Python::attach(|py| {
+                        let template = renew.call0(py)?.into_bound(py).cast_into::<Template>()?;
+                        PyResult::Ok(template.get().inner.clone())
+                    });
+                    template.map_err(|error| std::io::Error::other(error.to_string()))
+                })))
             }
         };
         let options = PoolOptions { max_workers, eager, tasks_per_worker, setup: setup.to_vec() };
@@ -250,8 +258,8 @@ impl ProcessPool {
         Ok(future)
     }
 
-    /// Submits one call for each tuple of arguments, and gives the futures as a list. The
-    /// iterable is read to its end first; what it raises is raised, and nothing submitted.
+    /// Submits one call for each tuple of arguments, and gives the futures as a list. Some are
+    /// handed in together, so this is for iterables that give their next item at once.
     fn _submit_many<'py>(
         slf: &Bound<'py, Self>,
         r#fn: &Bound<'py, PyAny>,

@@ -298,8 +298,8 @@ impl ThreadPool {
         Ok(future)
     }
 
-    /// Submits one call for each tuple of arguments, and gives the futures as a list. The
-    /// iterable is read to its end first; what it raises is raised, and nothing submitted.
+    /// Submits one call for each tuple of arguments, and gives the futures as a list. They are
+    /// handed in together, so this is for iterables that give their next item at once.
     fn _submit_many<'py>(
         slf: &Bound<'py, Self>,
         r#fn: &Bound<'py, PyAny>,

@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 use oxgang_os::Result;
 use oxgang_os::link::Link;
@@ -44,7 +45,7 @@ pub trait Starter: Send + Sync {
     fn start(&self, invitation: Invitation<'_>) -> Result<Option<Process>>;
 
     /// What becomes readable when there are notices.
-    fn notice_fd(&self) -> Option<BorrowedFd<'_>> {
+    fn notice_link(&self) -> Option<Arc<Link>> {
         None
     }
 

@@ -91,14 +91,12 @@ impl Template {
         self.link.lock().unwrap_or_else(PoisonError::into_inner).send(&bytes, &[])
     }
 
-    /// A start method that forks this template.
-    ///
-    /// # Errors
-    /// If it is gone, or there are no descriptors left.
-    pub fn starter(self: &Arc<Self>) -> Result<TemplateStarter> {
+    /// A further link, for one pool.
+    fn connect(&self) -> Result<Arc<Link>> {
         let (ours, theirs) = Link::pair()?;
-        self.link.lock().unwrap_or_else(PoisonError::into_inner).send(b"C", &[theirs.as_fd()])?;
-        Ok(TemplateStarter { link: ours, template: self.clone() })
+        let link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
+        link.send(b"C", &[theirs.as_fd()])?;
+        Ok(Arc::new(ours))
     }
 
     /// Ends it and waits for that.
@@ -113,31 +111,72 @@ impl Template {
     }
 }
 
-/// A pool's start method by a template. Keeps the template, so that it outlives the pool.
-#[derive(Debug)]
+impl Drop for Template {
+    fn drop(&mut self) {
+        // one that has ended leaves no zombie; in a fork of the owner it is nobody's child
+        let _status = self.process.exit(true);
+    }
+}
+
+/// Gives the template of the moment, started anew if the last one has ended.
+pub type Renew = Box<dyn Fn() -> Result<Arc<Template>> + Send + Sync>;
+
+/// A pool's start method by the program's template. The template may end at any time (out of
+/// memory, say): the workers that it has forked live on, and the next one comes from another.
 pub struct TemplateStarter {
-    link: Link,
-    template: Arc<Template>,
+    renew: Renew,
+    current: Mutex<Option<(Arc<Template>, Arc<Link>)>>,
+}
+
+impl TemplateStarter {
+    /// By whatever template `renew` gives when one is needed.
+    #[must_use]
+    pub fn new(renew: Renew) -> Self {
+        Self { renew, current: Mutex::new(None) }
+    }
+
+    fn current(&self) -> std::sync::MutexGuard<'_, Option<(Arc<Template>, Arc<Link>)>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn link(&self) -> Result<Arc<Link>> {
+        if let Some((template, link)) = &*self.current()
+            && template.alive()
+        {
+            return Ok(link.clone());
+        }
+        // called out without the lock
+        let template = (self.renew)()?;
+        let link = template.connect()?;
+        *self.current() = Some((template, link.clone()));
+        Ok(link)
+    }
 }
 
 impl Starter for TemplateStarter {
     fn start(&self, invitation: Invitation<'_>) -> Result<Option<Process>> {
         let bytes = numbers(b'S', &[invitation.incarnation]);
-        self.link.send(&bytes, &[invitation.channel, invitation.pool, invitation.wake])?;
+        let fds = [invitation.channel, invitation.pool, invitation.wake];
+        self.link()?.send(&bytes, &fds)?;
         Ok(None)
     }
 
-    fn notice_fd(&self) -> Option<BorrowedFd<'_>> {
-        // a link that has closed stays readable for ever: its loss is told once, by `alive`
-        self.template.alive().then(|| self.link.as_fd())
+    fn notice_link(&self) -> Option<Arc<Link>> {
+        self.current().as_ref().map(|(_, link)| link.clone())
     }
 
     fn notices(&self) -> Vec<Notice> {
         let mut notices = Vec::new();
+        let Some(link) = self.notice_link() else { return notices };
         loop {
-            match self.link.receive(true) {
+            match link.receive(true) {
                 Ok(Some(message)) => notices.extend(notice(message)),
                 Ok(None) => {
+                    // a link that has closed stays readable for ever: it is told of once
+                    let mut current = self.current();
+                    if current.as_ref().is_some_and(|(_, now)| Arc::ptr_eq(now, &link)) {
+                        *current = None;
+                    }
                     notices.push(Notice::Lost("the template process has ended".to_owned()));
                     return notices;
                 }
@@ -147,7 +186,8 @@ impl Starter for TemplateStarter {
     }
 
     fn exit(&self, _process: &Process) -> Option<Exit> {
-        if self.template.alive() { None } else { Some(Exit::Unknown) }
+        // the template reaps and tells; without one nobody can
+        self.notice_link().is_none().then_some(Exit::Unknown)
     }
 }
 

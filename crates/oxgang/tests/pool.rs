@@ -17,7 +17,8 @@ fn main() {
         Worker::from_stdin().and_then(|worker| worker.serve(run)).expect("a sound channel");
         return;
     }
-    let tests: [(&str, fn()); 8] = [
+    let tests: [(&str, fn()); 9] = [
+        ("callables of every size cross", callables_of_every_size_cross),
         ("results and errors come back", results_and_errors_come_back),
         ("payloads of every size cross", payloads_of_every_size_cross),
         ("a death costs one task", a_death_costs_one_task),
@@ -49,6 +50,7 @@ fn run(callable: &[u8], payload: &[u8]) -> Result<Vec<u8>, Vec<u8>> {
     match callable {
         b"echo" => Ok(payload.to_vec()),
         b"reverse" => Ok(payload.iter().rev().copied().collect()),
+        long if long.len() > 100_000 => Ok(long.len().to_le_bytes().to_vec()),
         b"fail" => Err(payload.to_vec()),
         b"sleep" => {
             thread::park_timeout(Duration::from_millis(u64::from(payload[0])));
@@ -132,6 +134,19 @@ fn payloads_of_every_size_cross() {
         let expected: Vec<u8> = payload.iter().rev().copied().collect();
         for handle in handles {
             assert!(result(handle) == expected, "{size} bytes");
+        }
+    }
+    running.end();
+}
+
+fn callables_of_every_size_cross() {
+    let running = Running::new(2);
+    let long: Vec<_> = (0..4).map(|i| Callable::new(vec![i; 200_000 + usize::from(i)])).collect();
+    for round in 0..50 {
+        let callable = &long[round % 4];
+        let handles: Vec<_> = (0..3).map(|_| running.submit(callable, b"").1).collect();
+        for handle in handles {
+            assert_eq!(result(handle), (200_000 + round % 4).to_le_bytes());
         }
     }
     running.end();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use oxgang_os::Result;
 use oxgang_os::process::Process;
 use oxgang_os::segment::Segment;
+use oxgang_shm::arena::Block;
 use oxgang_shm::ring::FIRST_INCARNATION;
 use oxgang_shm::watch::{Interest, Watch};
 
@@ -57,6 +58,8 @@ pub(super) struct Core {
     interest: Interest,
     arena: BlockWriter,
     setup: Vec<u8>,
+    /// Where the setup is if it is long: lent for the pool's life, every worker reads it.
+    setup_block: Option<Block>,
     tasks_per_worker: Option<u64>,
     average_ns: u64,
     watch: Watch<Mapped>,
@@ -82,6 +85,7 @@ impl Core {
             interest: Interest::Idle,
             arena,
             setup,
+            setup_block: None,
             tasks_per_worker,
             average_ns: FIRST_GUESS_NS,
             watch,
@@ -183,6 +187,8 @@ impl Core {
             }
         }
         if any {
+            let read = self.lives[index].callables_read();
+            self.give_back(read.into_iter().map(Some));
             let life = &mut self.lives[index];
             // room has been made; a worker that waits for it must hear of it
             if life.settle_debts().is_err() {
@@ -305,30 +311,39 @@ impl Core {
     }
 
     fn send(&mut self, index: usize, task: Task) -> Result<Option<Task>> {
-        let block = if task.payload.len() > Life::longest_inline() {
-            match self.arena.put(&[&task.payload]) {
-                Ok(block) => Some(block),
-                Err(error) => {
-                    let why = format!(
-                        "no shared memory for an argument of {} bytes: {error}",
-                        task.payload.len()
-                    );
-                    self.tell(task.completion, Outcome::Broken(why.into()));
-                    return Ok(None);
+        let mut blocks = [None; 2];
+        let needs_callable = self.lives[index].lacks(&task.callable);
+        let long = [
+            (needs_callable, &task.callable.bytes, "a function"),
+            (true, &task.payload, "arguments"),
+        ];
+        for (block, (needed, bytes, what)) in blocks.iter_mut().zip(long) {
+            if needed && bytes.len() > Life::longest_inline() {
+                match self.arena.put(&[bytes]) {
+                    Ok(lent) => *block = Some(lent),
+                    Err(error) => {
+                        let size = bytes.len();
+                        let why = format!("no shared memory for {what} of {size} bytes: {error}");
+                        self.give_back(blocks);
+                        self.tell(task.completion, Outcome::Broken(why.into()));
+                        return Ok(None);
+                    }
                 }
             }
-        } else {
-            None
-        };
-        match self.lives[index].send(task, block) {
+        }
+        match self.lives[index].send(task, blocks) {
             Ok(Ok(())) => Ok(None),
-            Ok(Err(task)) => {
-                if let Some(block) = block {
-                    self.arena.take_back(block.offset);
-                }
+            Ok(Err((task, unused))) => {
+                self.give_back(unused);
                 Ok(Some(task))
             }
             Err(error) => Err(error),
+        }
+    }
+
+    fn give_back(&mut self, blocks: impl IntoIterator<Item = Option<Block>>) {
+        for block in blocks.into_iter().flatten() {
+            self.arena.take_back(block.offset);
         }
     }
 
@@ -468,12 +483,10 @@ impl Core {
 
     /// Makes the channel of a worker that is to be started. Tasks may be sent to it at once.
     pub fn prepare(&mut self, one: Incarnation) -> Result<Segment> {
-        let setup_block = if self.setup.len() > Life::longest_inline() {
-            Some(self.arena.put(&[&self.setup])?) // lent for the pool's life: every worker reads it
-        } else {
-            None
-        };
-        let life = Life::new(one, &self.setup, setup_block)?;
+        if self.setup_block.is_none() && self.setup.len() > Life::longest_inline() {
+            self.setup_block = Some(self.arena.put(&[&self.setup])?);
+        }
+        let life = Life::new(one, &self.setup, self.setup_block)?;
         let channel = {
             use std::os::fd::AsFd;
             Segment::adopt(life.channel().as_fd().try_clone_to_owned()?)?
@@ -513,6 +526,9 @@ impl Core {
         };
         self.take_in_from(index);
         let mut life = self.lives.swap_remove(index);
+        self.give_back(
+            std::mem::take(&mut life.callables).into_iter().map(|(_, block)| Some(block)),
+        );
         self.watch.forget_spinners();
         let orderly = life.retiring;
         if !orderly {

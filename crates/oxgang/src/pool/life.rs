@@ -14,7 +14,7 @@ use oxgang_shm::{Corrupt, ring::Full};
 
 use crate::segment::{BlockReader, Mapped};
 use crate::supervisor::Incarnation;
-use crate::task::Task;
+use crate::task::{Callable, Task};
 use crate::wire;
 
 /// A task that is at a worker.
@@ -33,6 +33,9 @@ pub(super) struct Answer {
     pub aux: u64,
     pub body: Vec<u8>,
 }
+
+/// A task for which there was no room, and blocks that are not in use.
+pub(super) type Unsent = (Task, [Option<Block>; 2]);
 
 /// Why a worker's memory cannot be worked with any more.
 pub(super) type Spoilt = std::io::Error;
@@ -56,6 +59,8 @@ pub(super) struct Life {
     pub retiring: bool,
     /// Tasks sent to it and not taken back.
     pub accepted: u64,
+    /// Blocks of callables that it may not have read yet, by their frames.
+    pub callables: Vec<(u64, Block)>,
     /// Blocks to give back when there is room to say so.
     owed: Vec<u64>,
     stop_owed: bool,
@@ -87,6 +92,7 @@ impl Life {
             ready: false,
             retiring: false,
             accepted: 0,
+            callables: Vec::new(),
             owed: Vec::new(),
             stop_owed: false,
         })
@@ -104,42 +110,67 @@ impl Life {
         self.end.seems_asleep()
     }
 
-    /// Sends a task; gives it back if there is no room now.
+    /// Whether the worker has yet to be sent this callable.
+    pub fn lacks(&self, callable: &Callable) -> bool {
+        self.slots[callable.id as usize % wire::SLOTS] != callable.id
+    }
+
+    /// Sends a task, and before it its callable if the worker lacks it. `blocks` hold the
+    /// callable and the payload, where they are long. Without room now, gives the task back, and
+    /// the blocks that are not in use.
     pub fn send(
         &mut self,
         task: Task,
-        block: Option<Block>,
-    ) -> Result<std::result::Result<(), Task>> {
-        let slot = (task.callable.id as usize) % wire::SLOTS;
-        if self.slots[slot] != task.callable.id {
-            let define = self.end.requests.push(
-                wire::DEFINE,
-                task.callable.id,
-                slot as u64,
-                &[&task.callable.bytes],
-            );
-            if define.map_err(Spoilt::other)?.is_err() {
-                return Ok(Err(task));
+        [callable_block, block]: [Option<Block>; 2],
+    ) -> Result<std::result::Result<(), Unsent>> {
+        let slot = task.callable.id as usize % wire::SLOTS;
+        if self.lacks(&task.callable) {
+            let (id, bytes) = (task.callable.id, &task.callable.bytes);
+            match self.push(wire::DEFINE, id, slot as u64, bytes, callable_block)? {
+                Ok(position) => {
+                    self.slots[slot] = id;
+                    self.callables.extend(callable_block.map(|block| (position, block)));
+                }
+                Err(Full) => return Ok(Err((task, [callable_block, block]))),
             }
-            self.slots[slot] = task.callable.id;
         }
-        let pushed = match &block {
-            Some(block) => self.end.requests.push(
-                wire::TASK | IN_BLOCK,
-                task.id,
-                slot as u64,
-                &[&block.to_bytes()],
-            ),
-            None => self.end.requests.push(wire::TASK, task.id, slot as u64, &[&task.payload]),
-        };
-        match pushed.map_err(Spoilt::other)? {
+        match self.push(wire::TASK, task.id, slot as u64, &task.payload, block)? {
             Ok(position) => {
                 self.accepted += 1;
                 self.sent.push_back(Sent { task, position, block });
                 Ok(Ok(()))
             }
-            Err(Full) => Ok(Err(task)),
+            Err(Full) => Ok(Err((task, [None, block]))),
         }
+    }
+
+    fn push(
+        &mut self,
+        kind: u8,
+        id: u64,
+        aux: u64,
+        bytes: &[u8],
+        block: Option<Block>,
+    ) -> Result<std::result::Result<u64, Full>> {
+        let pushed = match block {
+            Some(block) => self.end.requests.push(kind | IN_BLOCK, id, aux, &[&block.to_bytes()]),
+            None => self.end.requests.push(kind, id, aux, &[bytes]),
+        };
+        pushed.map_err(Spoilt::other)
+    }
+
+    /// Blocks of callables that the worker has read by now.
+    pub fn callables_read(&mut self) -> Vec<Block> {
+        let Self { callables, end, .. } = self;
+        let mut read = Vec::new();
+        callables.retain(|(position, block)| {
+            let begun = end.requests.begun(*position).unwrap_or(false);
+            if begun {
+                read.push(*block);
+            }
+            !begun
+        });
+        read
     }
 
     /// Wakes the worker if it sleeps.

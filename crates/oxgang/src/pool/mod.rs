@@ -270,6 +270,9 @@ impl Pool {
         let cancelled = core.cancel(id);
         core.turn();
         self.follow_up(core);
+        if cancelled {
+            self.wake_leader();
+        }
         cancelled
     }
 
@@ -293,6 +296,7 @@ impl Pool {
         core.turn();
         self.follow_up(core);
         self.wake.ring();
+        self.wake_leader();
     }
 
     /// Ends all workers at once; tasks that are left fail for this reason.
@@ -306,6 +310,7 @@ impl Pool {
         core.handle(Event::Kill);
         self.follow_up(core);
         self.wake.ring();
+        self.wake_leader();
     }
 
     /// Sends a signal to every worker.
@@ -417,6 +422,12 @@ impl Pool {
         woken
     }
 
+    /// Wakes the leader for what no worker's answer told it: a lost task, a broken pool.
+    fn wake_leader(&self) {
+        self.watch.nudge();
+        futex::wake(self.watch_words.futex_word(watch::AT_BELL), 1);
+    }
+
     fn take_turn(&self) {
         let mut core = self.core();
         core.turn();
@@ -462,9 +473,10 @@ impl Pool {
                 .filter_map(|life| Some((life.incarnation, life.process.clone()?)))
                 .collect::<Vec<_>>()
         };
+        let notices = self.starter.notice_link();
         let mut fds: Vec<BorrowedFd<'_>> = vec![self.wake.as_fd()];
         fds.extend(processes.iter().map(|(_, process)| process.as_fd()));
-        fds.extend(self.starter.notice_fd());
+        fds.extend(notices.iter().map(|link| link.as_fd()));
         let ready = wait_readable(&fds, limit)?;
         if ready[0] {
             self.wake.clear();
@@ -477,12 +489,18 @@ impl Pool {
                 life.exit = exit;
             }
             core.handle(Event::Exited(*one));
+            drop(core);
+            self.wake_leader();
         }
         Ok(Turn { attention: Vec::new(), finished: false })
     }
 
     fn take_notices(&self) {
-        for notice in self.starter.notices() {
+        let notices = self.starter.notices();
+        if notices.is_empty() {
+            return;
+        }
+        for notice in notices {
             let mut core = self.core();
             match notice {
                 Notice::Started(one, process) => core.started(one, process),
@@ -501,6 +519,7 @@ impl Pool {
                 }
             }
         }
+        self.wake_leader(); // a refused start may have broken the pool
     }
 
     /// How the process ended; if who reaps it has not told yet, waits for that, within bounds.
@@ -512,11 +531,11 @@ impl Pool {
         loop {
             let told = self.core().life(one).map_or(Exit::Unknown, |life| life.exit);
             let left = until.saturating_duration_since(Instant::now());
-            let fd = self.starter.notice_fd();
-            if told != Exit::Unknown || left.is_zero() || fd.is_none() {
+            let Some(link) = self.starter.notice_link() else { return told };
+            if told != Exit::Unknown || left.is_zero() {
                 return told;
             }
-            let come = wait_readable(fd.as_slice(), Some(left));
+            let come = wait_readable(&[link.as_fd()], Some(left));
             self.take_notices();
             if come.is_err() {
                 return Exit::Unknown;

@@ -27,6 +27,10 @@ wait = standard.wait
 as_completed = standard.as_completed
 
 
+# iterables that never make one wait
+_AT_HAND = frozenset((list, tuple, range, str, bytes, dict, set, frozenset, deque))
+
+
 class Future(_core.Future, standard.Future):
     """The result to come of a call, as `concurrent.futures.Future`.
 
@@ -65,9 +69,13 @@ class Executor(standard.Executor):
                 raise ValueError("buffersize must be None or > 0")
         end_time = None if timeout is None else time.monotonic() + timeout
         calls = zip(*iterables)  # noqa: B905 - the shortest ends it, as with the builtin
-        if buffersize is None:
+        quick = all(type(iterable) in _AT_HAND for iterable in iterables)
+        if buffersize is None and quick:
             return _results(self._submit_many(fn, calls), end_time)
         fn = self._same(fn)
+        if buffersize is None:
+            # each call is under way before the iterable is asked for the next
+            return _results([self.submit(fn, *args) for args in calls], end_time)
         futures = deque(self.submit(fn, *args) for args in itertools.islice(calls, buffersize))
         return _buffered_results(self.submit, fn, calls, futures, end_time)
 

@@ -130,7 +130,8 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
             _refuse_while_importing_main()
             self._starter = None
             setup = _template.setup("ProcessPoolExecutor", initializer, initargs)
-            starter = _template.get()
+            starter = _template.get
+            _template.get()  # it warms up while the program goes on to its first task
         else:
             self._starter = _ContextStarter(context, initializer, initargs)
             setup = b""
