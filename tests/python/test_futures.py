@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures as standard
+import concurrent.futures.thread
 import gc
 import multiprocessing
 import os
@@ -297,6 +298,8 @@ def test_types_are_the_standard_ones(our_pool):
     assert isinstance(future, standard.Future)
     assert ours.CancelledError is standard.CancelledError
     assert ours.wait is standard.wait
+    assert ours.thread.BrokenThreadPool is standard.thread.BrokenThreadPool
+    assert ours.process.BrokenProcessPool is standard.process.BrokenProcessPool
     future.result()
     assert "state=finished returned int" in repr(future)
 

@@ -4,15 +4,10 @@ import itertools
 import os
 import threading
 import weakref
-from concurrent.futures import _base as standard
 
 from oxgang import _core
 from oxgang.concurrent.futures import _exit
 from oxgang.concurrent.futures._base import LOGGER, Executor, Future
-
-
-class BrokenThreadPool(standard.BrokenExecutor):
-    """A worker thread's initializer failed; the executor takes no more calls."""
 
 
 def _cpu_count():
@@ -28,7 +23,7 @@ def _run(queue, initializer, initargs, broken):
             LOGGER.critical("Exception in initializer:", exc_info=True)
             text = "A thread initializer failed, the thread pool is not usable anymore"
             broken.append(text)
-            queue.give_up(BrokenThreadPool(text))
+            queue.give_up(_broken_thread_pool()(text))
             return
     queue.run()
 
@@ -86,7 +81,7 @@ class ThreadPoolExecutor(_core.ThreadPool, Executor):
 
     def _refusal(self):
         if self._broken:
-            return BrokenThreadPool(self._broken)
+            return _broken_thread_pool()(self._broken)
         when = "interpreter shutdown" if _exit.shutting_down else "shutdown"
         return RuntimeError(f"cannot schedule new futures after {when}")
 
@@ -106,4 +101,16 @@ def _closer(queue):
     return lambda: queue.close(False)
 
 
-__all__ = ["BrokenThreadPool", "ThreadPoolExecutor"]
+def _broken_thread_pool():
+    from concurrent.futures.thread import BrokenThreadPool
+
+    return BrokenThreadPool
+
+
+def __getattr__(name):
+    if name == "BrokenThreadPool":
+        return _broken_thread_pool()  # the standard class itself
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+__all__ = ["BrokenThreadPool", "ThreadPoolExecutor"]  # noqa: F822 - see __getattr__
