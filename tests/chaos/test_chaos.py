@@ -18,7 +18,7 @@ from oxgang.concurrent.futures.process import WorkerCrashed
 from oxgang.errors import PayloadError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "python"))
-import calls  # noqa: E402
+import calls
 
 TASKS = 3000
 SEEDS = [int(os.environ["OXGANG_SEED"])] if "OXGANG_SEED" in os.environ else [1, 2, 3]

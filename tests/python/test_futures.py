@@ -2,7 +2,6 @@
 
 import asyncio
 import concurrent.futures as standard
-import concurrent.futures.thread
 import gc
 import multiprocessing
 import os
