@@ -39,23 +39,22 @@ def expect(kind, future, payload):
     return isinstance(error, PayloadError)
 
 
-def submit(pool, dice, kind):
+def call_of(dice, kind):
+    """``(function, argument, what it must come to)`` of a task of this kind."""
     if kind == "same":
         sizes = [0, 10, 1000, 50_000, 70_000, 500_000]
-        payload = dice.randbytes(dice.choices(sizes, [30, 30, 30, 3, 3, 1])[0])
-        return pool.submit(calls.same, payload), payload
-    if kind == "fail":
-        return pool.submit(calls.fail, "x"), "x"
+        data = dice.randbytes(dice.choices(sizes, [30, 30, 30, 3, 3, 1])[0])
+        return calls.same, data, data
     if kind == "die":
-        number = dice.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGBUS])
-        return pool.submit(calls.die, int(number)), -number
-    if kind == "leave":
-        return pool.submit(calls.leave, 9), 9
-    if kind == "bad result":
-        return pool.submit(calls.lock), None
-    if kind == "bad argument":
-        return pool.submit(calls.same, threading.Lock()), None
-    return pool.submit(calls.refusing), None
+        number = int(dice.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGBUS]))
+        return calls.die, number, -number
+    return {
+        "fail": (calls.fail, "x", "x"),
+        "leave": (calls.leave, 9, 9),
+        "bad result": (calls.lock, None, None),
+        "bad argument": (calls.same, threading.Lock(), None),
+        "refusing": (calls.refusing, None, None),
+    }[kind]
 
 
 KINDS = {
@@ -77,8 +76,9 @@ def test_exact_accounts(seed):
         handed_in, cancelled = [], 0
         for _ in range(TASKS):
             kind = dice.choices(list(KINDS), KINDS.values())[0]
-            future, payload = submit(pool, dice, kind)
-            handed_in.append((kind, future, payload))
+            function, argument, expected = call_of(dice, kind)
+            future = pool.submit(function, argument)
+            handed_in.append((kind, future, expected))
             if dice.random() < 0.02:
                 cancelled += dice.choice(handed_in)[1].cancel()
             if dice.random() < 0.01:

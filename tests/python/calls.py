@@ -103,6 +103,17 @@ def count_in(path):
     return os.getpid()
 
 
+def wait_for_file(path):
+    while not os.path.exists(path):
+        time.sleep(0.002)
+
+
+def meet(mine, theirs):
+    open(mine, "w").close()
+    wait_for_file(theirs)
+    return True
+
+
 def count_and_die(path, number):
     count_in(path)
     die(number)

@@ -175,6 +175,51 @@ def test_a_template_that_is_killed_is_replaced():
         assert _template.get().pid != template.pid
 
 
+def test_nobody_need_wait_for_tasks_to_reach_idle_workers(tmp_path):
+    with ProcessPoolExecutor(3) as pool:
+        for round_ in range(5):
+            # nobody asks the pool for anything meanwhile: it sees to it by itself
+            pool.submit(calls.wait_for_file, tmp_path / f"go-{round_}")
+            for index in range(20):
+                pool.submit(calls.count_in, tmp_path / f"{round_}-{index}")
+            while len(list(tmp_path.glob(f"{round_}-*"))) < 20:
+                time.sleep(0.005)
+            (tmp_path / f"go-{round_}").touch()
+
+
+@pytest.mark.parametrize("history", [0, 2000])
+def test_tasks_begin_in_their_order(tmp_path, history):
+    """The first two wait for each other: they must not be queued behind one another, nor the
+    second behind later ones, whatever was known of tasks before."""
+    with ProcessPoolExecutor(2) as pool:
+        list(pool.map(calls.same, range(history)))
+        for round_ in range(10):
+            names = [tmp_path / f"{round_}-{side}" for side in "ab"]
+            pair = [pool.submit(calls.meet, *names), pool.submit(calls.meet, *reversed(names))]
+            rest = [pool.submit(calls.same, i) for i in range(50)]
+            assert [one.result() for one in pair + rest] == [True, True, *range(50)]
+
+
+@pytest.mark.parametrize("method", ["template", "fork"])
+def test_pools_that_close_while_their_workers_start(method):
+    context = None if method == "template" else multiprocessing.get_context(method)
+    for workers in range(1, 7):
+        for _ in range(8):
+            pool = ProcessPoolExecutor(workers, mp_context=context)
+            futures = [pool.submit(calls.same, i) for i in range(workers + 1)]
+            pool.shutdown()
+            assert [one.result(timeout=0) for one in futures] == list(range(workers + 1))
+
+
+def test_a_pool_full_of_cancelled_tasks_ends():
+    with ProcessPoolExecutor(1) as pool:
+        list(pool.map(calls.same, range(1000)))  # short tasks are sent far ahead
+        first = pool.submit(calls.nap, 0.3)
+        rest = [pool.submit(calls.same, b"x" * 10_000) for _ in range(500)]
+        assert all(one.cancel() for one in rest[1:])
+        first.result()
+
+
 def test_slow_inputs_do_not_hold_up_their_tasks(tmp_path):
     def inputs():
         for number in range(3):

@@ -148,6 +148,22 @@ impl<W: Words> Producer<W> {
         Ok(Ok(position))
     }
 
+    /// Whether a frame with this payload would leave `reserve` bytes free after it.
+    ///
+    /// # Errors
+    /// If the ring is corrupt.
+    pub fn has_room(&mut self, payload: usize, reserve: usize) -> Result<bool, Corrupt> {
+        let size = frame_size(payload);
+        let to_end = self.at.room_to_end(self.tail);
+        let pad = if size > to_end { to_end } else { 0 };
+        let needed = pad + size + reserve;
+        let free = |this: &Self| this.at.capacity - this.used_at_most();
+        if free(self) < needed {
+            self.refresh_head()?;
+        }
+        Ok(free(self) >= needed)
+    }
+
     /// Takes back the frame at `position` if nobody has claimed it. `true`: it is ours again,
     /// and the consumer will pass over it.
     ///
@@ -358,6 +374,17 @@ mod tests {
         for expected in 1..=4 {
             assert_eq!(pop(&mut consumer).unwrap().0, expected);
         }
+    }
+
+    #[test]
+    fn a_reserve_is_left() {
+        let (_, mut producer, mut consumer) = pair();
+        while producer.has_room(20, 64).unwrap() {
+            producer.push(1, 0, 0, &[&[0; 20]]).unwrap().unwrap();
+        }
+        assert!(producer.push(2, 1, 0, &[]).unwrap().is_ok(), "the reserve is for this");
+        while pop(&mut consumer).is_some() {}
+        assert!(producer.has_room(20, 64).unwrap());
     }
 
     #[test]

@@ -142,6 +142,13 @@ impl Supervisor {
         self.finished
     }
 
+    /// Whether this incarnation, whose start was instructed, is still to be started. It is not
+    /// if the pool came to its end meanwhile: `Exited` then takes the place of the start.
+    #[must_use]
+    pub fn still_wants(&self, one: Incarnation) -> bool {
+        self.seats.contains(&Seat::Starting(one))
+    }
+
     /// Whether a `Wanted` would start somebody.
     #[must_use]
     pub fn has_vacancy(&self) -> bool {
@@ -270,6 +277,19 @@ mod tests {
         assert_eq!(pool.handle(Event::Wanted), [], "too late");
         let last = [Instruction::Recover(101), Instruction::Finished];
         assert_eq!(pool.handle(Event::Exited(101)), last);
+    }
+
+    #[test]
+    fn a_start_that_comes_too_late_is_dropped() {
+        let mut pool = Supervisor::new(1, 100);
+        pool.handle(Event::Wanted);
+        assert!(pool.still_wants(100));
+        pool.handle(Event::Close);
+        assert!(pool.still_wants(100), "there may be tasks for it");
+        assert_eq!(pool.handle(Event::Drained), [Instruction::Retire(100)]);
+        assert!(!pool.still_wants(100));
+        let last = [Instruction::Recover(100), Instruction::Finished];
+        assert_eq!(pool.handle(Event::Exited(100)), last);
     }
 
     #[test]

@@ -23,8 +23,6 @@ const AHEAD_NS: u64 = 300_000;
 const MOST_AHEAD: u64 = 512;
 /// Tasks that may be queued behind others before the queue's state is looked at again.
 const LOOK_EVERY: usize = 16;
-/// Tasks whose time is not known yet.
-const FIRST_GUESS_NS: u64 = 200_000;
 
 /// Counters, for people.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -53,6 +51,8 @@ pub(super) struct Core {
     pub starts: Vec<(usize, Incarnation)>,
     /// Completions that asked to be told by the driver.
     pub attention: Vec<Arc<dyn Completion>>,
+    /// Completions that are done with: to be dropped without the lock.
+    pub spent: Vec<Arc<dyn Completion>>,
     /// Unfinished tasks that will ask for it, and waiters that do not lead.
     pub watched: isize,
     interest: Interest,
@@ -61,7 +61,7 @@ pub(super) struct Core {
     /// Where the setup is if it is long: lent for the pool's life, every worker reads it.
     setup_block: Option<Block>,
     tasks_per_worker: Option<u64>,
-    average_ns: u64,
+    average_ns: Option<u64>,
     watch: Watch<Mapped>,
 }
 
@@ -81,13 +81,14 @@ impl Core {
             broken: None,
             starts: Vec::new(),
             attention: Vec::new(),
+            spent: Vec::new(),
             watched: 0,
             interest: Interest::Idle,
             arena,
             setup,
             setup_block: None,
             tasks_per_worker,
-            average_ns: FIRST_GUESS_NS,
+            average_ns: None,
             watch,
         }
     }
@@ -123,18 +124,22 @@ impl Core {
             self.send_out();
         }
         // with a backlog the workers ask for more by themselves, once that has been arranged
-        let arranged = self.interest >= Interest::Refill;
-        if !self.queue.is_empty()
-            && (!arranged || queued / LOOK_EVERY != (queued - added) / LOOK_EVERY)
-        {
+        let arranged = self.interest >= self.wanted_interest();
+        let again = !self.queue.is_empty() && queued / LOOK_EVERY != (queued - added) / LOOK_EVERY;
+        if !arranged || again {
             self.turn();
         }
     }
 
     fn wanted_interest(&self) -> Interest {
-        if self.watched > 0 || self.supervisor.phase() > Phase::Open {
-            Interest::All
-        } else if !self.queue.is_empty() || self.tasks_per_worker.is_some() {
+        // a worker that gets ready may have to take tasks over from another
+        let coming = self.lives.iter().any(|life| !life.ready);
+        if self.watched > 0 || coming || self.supervisor.phase() > Phase::Open {
+            return Interest::All;
+        }
+        // so may one that runs dry, while another has a task that waits behind one that runs
+        let movable = self.lives.len() > 1 && self.lives.iter().any(|life| life.sent.len() > 1);
+        if movable || !self.queue.is_empty() || self.tasks_per_worker.is_some() {
             Interest::Refill
         } else {
             Interest::Idle
@@ -206,7 +211,8 @@ impl Core {
                     life.kill(); // an answer to nothing
                     return;
                 };
-                self.average_ns = (self.average_ns * 7 + answer.aux.min(1 << 40)) / 8;
+                let time = answer.aux.min(1 << 40);
+                self.average_ns = Some(self.average_ns.map_or(time, |mean| (mean * 7 + time) / 8));
                 self.counters.answered += 1;
                 let outcome = if answer.kind == wire::RESULT {
                     Outcome::Result(answer.body)
@@ -240,19 +246,24 @@ impl Core {
         if completion.clone().complete(outcome) {
             self.watched -= 1;
             self.attention.push(completion);
+        } else {
+            self.spent.push(completion);
         }
     }
 
     // -- sending -------------------------------------------------------------------------
 
+    /// Tasks that a worker may have at a time: one runs, and others wait in its ring so that it
+    /// need not. None do while nobody knows how long tasks take.
     fn credit(&self) -> u64 {
-        (AHEAD_NS / self.average_ns.max(1)).min(MOST_AHEAD) + 1
+        match self.average_ns {
+            None => 1,
+            Some(average) => (AHEAD_NS / average.max(1)).clamp(1, MOST_AHEAD) + 1,
+        }
     }
 
     fn send_out(&mut self) {
-        if self.queue.is_empty() {
-            self.rebalance();
-        }
+        self.rebalance();
         let mut woken: u64 = 0;
         while let Some(index) = self.queue.front().and_then(|_| self.hand()) {
             let Some(task) = self.queue.pop_front() else { break };
@@ -280,12 +291,15 @@ impl Core {
                 self.lives[index].ring();
             }
         }
-        let waiting = self.lives.iter_mut().any(|life| life.sent.len() > 1);
+        let waiting = self.lives.iter().any(|life| life.sent.len() > 1);
         if (!self.queue.is_empty() || waiting) && self.supervisor.has_vacancy() {
-            let starting = self.lives.iter().filter(|life| !life.ready).count();
-            let unstarted =
-                self.queue.len() + self.lives.iter_mut().map(Life::not_begun).sum::<usize>();
-            if unstarted > starting {
+            let coming = self.starts.len() + self.lives.iter().filter(|life| !life.ready).count();
+            let not_begun = self.lives.iter_mut().map(Life::not_begun).sum::<usize>();
+            let wanted = (self.queue.len() + not_begun).saturating_sub(coming);
+            for _ in 0..wanted {
+                if !self.supervisor.has_vacancy() {
+                    break;
+                }
                 self.handle(Event::Wanted);
             }
         }
@@ -347,57 +361,45 @@ impl Core {
         }
     }
 
-    /// With nothing queued, a worker that has nothing to do gets half of what another has not
-    /// begun.
+    /// Tasks begin in the order of their submission, as far as anybody can tell: a worker that
+    /// has nothing to do must not pass over one that waits behind a long task elsewhere. So
+    /// what is older than the queue and has not begun goes back to its front; with nothing
+    /// queued, half of what the fullest worker has.
     fn rebalance(&mut self) {
-        loop {
-            let limit = self.tasks_per_worker;
-            let idle = self.lives.iter().any(|life| {
-                life.sent.is_empty()
-                    && life.ready
-                    && !life.retiring
-                    && limit.is_none_or(|limit| life.accepted < limit)
-            });
-            if !idle {
-                return;
+        let limit = self.tasks_per_worker;
+        let idle = self.lives.iter().any(|life| {
+            life.sent.is_empty()
+                && life.ready
+                && !life.retiring
+                && limit.is_none_or(|limit| life.accepted < limit)
+        });
+        if !idle {
+            return;
+        }
+        let mut back = Vec::new();
+        if let Some(next) = self.queue.front().map(|task| task.id) {
+            for index in 0..self.lives.len() {
+                if self.lives[index].sent.iter().skip(1).any(|sent| sent.task.id < next) {
+                    back.extend(self.take_back_from(index, usize::MAX));
+                }
             }
+        } else {
             let fullest = (0..self.lives.len()).max_by_key(|&i| self.lives[i].sent.len());
-            let Some(fullest) = fullest else { return };
-            if self.lives[fullest].sent.len() < 2 {
-                return;
-            }
-            let left = self.lives[fullest].not_begun();
-            let back = match self.lives[fullest].take_back(left.div_ceil(2)) {
-                Ok(back) => back,
-                Err(_) => {
-                    self.lives[fullest].kill();
-                    return;
-                }
-            };
-            if back.is_empty() {
-                return;
-            }
-            self.counters.moved += back.len() as u64;
-            self.requeue(back);
-            // straight to the idle ones: they are the emptiest
-            while let Some(index) = self.hand() {
-                let Some(task) = self.queue.pop_front() else { break };
-                match self.send(index, task) {
-                    Ok(None) => self.lives[index].ring(),
-                    Ok(Some(task)) => {
-                        self.queue.push_front(task);
-                        return;
-                    }
-                    Err(_) => {
-                        self.lives[index].kill();
-                        return;
-                    }
-                }
-            }
-            if !self.queue.is_empty() {
-                return;
+            if let Some(index) = fullest.filter(|&index| self.lives[index].sent.len() > 1) {
+                let half = self.lives[index].not_begun().div_ceil(2);
+                back = self.take_back_from(index, half);
             }
         }
+        back.sort_by_key(|sent| std::cmp::Reverse(sent.task.id));
+        self.counters.moved += back.len() as u64;
+        self.requeue(back);
+    }
+
+    fn take_back_from(&mut self, index: usize, count: usize) -> Vec<Sent> {
+        self.lives[index].take_back(count).unwrap_or_else(|_| {
+            self.lives[index].kill();
+            Vec::new()
+        })
     }
 
     /// Puts tasks that have not begun back to the front, in their old order. `back` has the

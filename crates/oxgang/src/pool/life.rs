@@ -17,6 +17,10 @@ use crate::supervisor::Incarnation;
 use crate::task::{Callable, Task};
 use crate::wire;
 
+/// Room in the ring that is kept for the last frame: it must find its way in whatever the ring
+/// holds (a ring full of tasks that were taken back, say), for nobody would try again.
+const RESERVE: usize = 64;
+
 /// A task that is at a worker.
 pub(super) struct Sent {
     pub task: Task,
@@ -253,6 +257,9 @@ impl Life {
     pub fn settle_debts(&mut self) -> Result<()> {
         let mut said = false;
         while let Some(&offset) = self.owed.last() {
+            if !self.end.requests.has_room(0, RESERVE).map_err(Spoilt::other)? {
+                break;
+            }
             let pushed = self.end.requests.push(wire::FREED, 0, offset, &[]);
             if pushed.map_err(Spoilt::other)?.is_err() {
                 break;
@@ -260,7 +267,8 @@ impl Life {
             self.owed.pop();
             said = true;
         }
-        if self.stop_owed && self.owed.is_empty() {
+        // whoever stops needs no blocks any more; and the last frame always finds its reserve
+        if self.stop_owed {
             let pushed = self.end.requests.push(wire::STOP, 0, 0, &[]);
             self.stop_owed = pushed.map_err(Spoilt::other)?.is_err();
             said = true;

@@ -12,6 +12,7 @@
 mod core;
 mod life;
 
+use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -119,6 +120,32 @@ pub struct Pool {
     generation: u64,
 }
 
+/// The books, locked. What is done with is dropped after they are unlocked: a completion may
+/// be the last to hold what its owner does not want dropped just anywhere (in Python, an object
+/// whose end runs code, which may want this very pool).
+struct Locked<'a>(Option<MutexGuard<'a, Core>>);
+
+impl Deref for Locked<'_> {
+    type Target = Core;
+    fn deref(&self) -> &Core {
+        self.0.as_ref().expect("held until dropped")
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut Core {
+        self.0.as_mut().expect("held until dropped")
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        let spent = self.0.as_mut().map(|core| std::mem::take(&mut core.spent));
+        self.0 = None;
+        drop(spent);
+    }
+}
+
 impl Pool {
     /// A pool; nothing is started before the first task.
     ///
@@ -148,9 +175,9 @@ impl Pool {
         })
     }
 
-    fn core(&self) -> MutexGuard<'_, Core> {
+    fn core(&self) -> Locked<'_> {
         // a panic while it was held is a bug; the books are still the best there is
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+        Locked(Some(self.core.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
     /// Whether this process is a fork of the one that made the pool.
@@ -226,7 +253,7 @@ impl Pool {
     }
 
     /// What a turn left to do that must not be done under the lock.
-    fn follow_up(&self, mut core: MutexGuard<'_, Core>) {
+    fn follow_up(&self, mut core: Locked<'_>) {
         let starts = std::mem::take(&mut core.starts);
         let attention = !core.attention.is_empty();
         drop(core);
@@ -241,7 +268,15 @@ impl Pool {
 
     fn start(&self, starts: Vec<(usize, Incarnation)>) {
         for (_, one) in starts {
-            let prepared = self.core().prepare(one);
+            let prepared = {
+                let mut core = self.core();
+                if !core.supervisor.still_wants(one) {
+                    // the pool has ended since the instruction; nobody would tell this worker
+                    core.handle(Event::Exited(one));
+                    continue;
+                }
+                core.prepare(one)
+            };
             let started = prepared.and_then(|channel| {
                 self.starter.start(Invitation {
                     incarnation: one,
@@ -330,9 +365,9 @@ impl Pool {
         if self.forked() {
             return;
         }
-        if let Ok(mut core) = self.core.try_lock()
-            && core.has_answers()
-        {
+        let Ok(core) = self.core.try_lock() else { return };
+        let mut core = Locked(Some(core));
+        if core.has_answers() {
             core.turn();
             self.follow_up(core);
         }
@@ -457,8 +492,11 @@ impl Pool {
         let processes = {
             let mut core = self.core();
             core.turn();
-            let starts = std::mem::take(&mut core.starts);
-            if !starts.is_empty() {
+            loop {
+                let starts = std::mem::take(&mut core.starts);
+                if starts.is_empty() {
+                    break;
+                }
                 drop(core);
                 self.start(starts);
                 core = self.core();
