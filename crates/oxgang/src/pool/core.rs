@@ -211,8 +211,7 @@ impl Core {
                     life.kill(); // an answer to nothing
                     return;
                 };
-                let time = answer.aux.min(1 << 40);
-                self.average_ns = Some(self.average_ns.map_or(time, |mean| (mean * 7 + time) / 8));
+                self.learn(answer.aux);
                 self.counters.answered += 1;
                 let outcome = if answer.kind == wire::RESULT {
                     Outcome::Result(answer.body)
@@ -233,6 +232,16 @@ impl Core {
             }
             _ => life.kill(),
         }
+    }
+
+    /// A task took this long. One that was interrupted by the kernel in the middle took a
+    /// thousand times as long as its like, and says nothing of them: what is far above the mean
+    /// counts as only so far above it. A true change is learned within some ten tasks.
+    fn learn(&mut self, nanoseconds: u64) {
+        self.average_ns = Some(match self.average_ns {
+            None => nanoseconds.min(1 << 40),
+            Some(mean) => (mean * 7 + nanoseconds.min(mean * 8 + 1000)) / 8,
+        });
     }
 
     fn finish(&mut self, sent: Sent, outcome: Outcome) {
