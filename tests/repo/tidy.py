@@ -22,7 +22,7 @@ LAYERS = {
     "oxgang-py": {"oxgang-shm", "oxgang-os", "oxgang", "oxgang-cli"},
 }
 SYSTEM_CALLS = {"libc", "linux-raw-sys", "memmap2", "nix", "rustix", "syscalls", "windows-sys"}
-UNSAFE_ROOMS = ("crates/oxgang-os/", "crates/oxgang-shm/")
+UNSAFE_ROOMS = ("crates/oxgang-os/",)
 UNSAFE_FILES_IN_BINDING = 1
 LONGEST_FILE = 700
 
