@@ -31,7 +31,7 @@ from time import monotonic
 
 AHEAD_S = 0.1  # how much work is kept in flight
 MOST = 4096  # items in flight at most, whatever the rate
-GLANCE_S = 0.02  # how often a wait on a slow item looks whether the workers run dry
+GLANCE_S = 0.002  # how often a wait on a slow item looks whether the workers run dry
 FIRST_BACKOFF_S = 0.05
 LONGEST_BACKOFF_S = 2.0
 TIME_IS_OVER = "the time given to map is over and not every item is done"

@@ -34,11 +34,17 @@ class _NeedsValue(Exception):
 
 
 def _reducers():
-    """The dispatch table of the standard ForkingPickler, with what others registered there."""
-    reduction = sys.modules.get(_EXTRA)
-    if reduction is None:
-        return None  # then nobody holds anything that needs it
-    return reduction.ForkingPickler(io.BytesIO(), 5).dispatch_table
+    """The dispatch table of the standard ForkingPickler, with what others register there; a view
+    that stays true. None while nobody holds anything that needs it."""
+    global _table
+    if _table is None:
+        reduction = sys.modules.get(_EXTRA)
+        if reduction is not None:
+            _table = reduction.ForkingPickler(io.BytesIO(), 5).dispatch_table
+    return _table
+
+
+_table = None
 
 
 class _Outbound(Pickler):
@@ -50,17 +56,27 @@ class _Outbound(Pickler):
         return NotImplemented
 
 
-def _dump(pickler_class, obj):
-    buffer = io.BytesIO()
-    pickler = pickler_class(buffer, 5)
-    table = _reducers()
-    if table is not None:
-        from collections import ChainMap
+_idle = {_Outbound: [], Pickler: []}  # picklers that wait for their next object
+_SMALL = 1 << 16  # a pickler that made more is let go, with its buffer
 
-        own = getattr(pickler_class, "reducers", None)  # of cloudpickle, if it is that
-        pickler.dispatch_table = table if own is None else ChainMap(own, table)
+
+def _dump(pickler_class, obj):
+    idle = _idle[pickler_class]
+    try:
+        pickler, buffer, table = idle.pop()  # making one costs more than a small pickle
+    except IndexError:
+        buffer, table = io.BytesIO(), None
+        pickler = pickler_class(buffer, 5)
+    if table is not _reducers():
+        pickler.dispatch_table = table = _reducers()
     pickler.dump(obj)
-    return buffer.getvalue()
+    data = buffer.getvalue()
+    if len(data) <= _SMALL:
+        pickler.clear_memo()
+        buffer.seek(0)
+        buffer.truncate()
+        idle.append((pickler, buffer, table))
+    return data
 
 
 def dumps(obj):
@@ -108,7 +124,15 @@ def dumps_back(obj):
 def _by_value(obj):
     from oxgang._by_value import Pickler as ByValue
 
-    return _dump(ByValue, obj)
+    buffer = io.BytesIO()
+    pickler = ByValue(buffer, 5)
+    table = _reducers()
+    if table is not None:
+        from collections import ChainMap
+
+        pickler.dispatch_table = ChainMap(ByValue.reducers, table)
+    pickler.dump(obj)
+    return buffer.getvalue()
 
 
 def namespace(name):

@@ -91,7 +91,6 @@ def setup(name, initializer, initargs):
         "path": [entry for entry in sys.path if isinstance(entry, str)],
         "argv": [argument for argument in sys.argv if isinstance(argument, str)],
         "main": (spec.name if spec is not None else None, path and os.path.abspath(path)),
-        "multiprocessing": "multiprocessing" in sys.modules,
         "name": name,
         "initializer": None if initializer is None else dumps((initializer, initargs)),
     }

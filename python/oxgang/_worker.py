@@ -93,22 +93,51 @@ def _setup(data):
         sys.path[:] = facts["path"]
     sys.argv[:] = facts["argv"]
     _fresh_main(*facts["main"])
-    if facts["multiprocessing"]:
-        _name_process(facts["name"])
+    _name_process(facts["name"])
     if facts["initializer"] is not None:
         initializer, initargs = loads(facts["initializer"])
         _initialize(initializer, initargs)
 
 
 def _name_process(name):
-    """`multiprocessing` shall know that this is a worker, and whose."""
-    from multiprocessing import process
+    """`multiprocessing` shall know that this is a worker, and whose: once it is imported, which
+    most workers never do, and which costs more than starting one."""
+    module = sys.modules.get("multiprocessing.process")
+    if module is not None:
+        _tell(module, name)
+    else:
+        sys.meta_path.insert(0, _Finder(name))
 
-    owner = process._ParentProcess("MainProcess", _owner_pid, None)
+
+def _tell(process, name):
     current = type(process._current_process)()
     current._name = f"{name}-{os.getpid()}"
     current._parent_pid = _owner_pid
-    process._current_process, process._parent_process = current, owner
+    process._current_process = current
+    process._parent_process = process._ParentProcess("MainProcess", _owner_pid, None)
+
+
+class _Finder:
+    """Lets `multiprocessing.process` be imported as ever, then tells it."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname != "multiprocessing.process":
+            return None
+        sys.meta_path.remove(self)
+        from importlib.util import find_spec
+
+        spec = find_spec(fullname)
+        load, name = spec.loader.exec_module, self.name
+
+        def exec_module(module):
+            load(module)
+            _tell(module, name)
+
+        spec.loader.exec_module = exec_module
+        return spec
 
 
 _owner_pid = None
