@@ -7,9 +7,10 @@
 //! | result | `PLAIN` / `PICKLED` | the value |
 //! | failure | `PLAIN` | what `dump_error` made: pickle, class, text, traceback |
 
-use oxgang::Outcome;
+use oxgang::{Outcome, Payload};
 use pyo3::exceptions::{PyException, PyKeyboardInterrupt};
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
 use crate::codec::{self, PICKLED, PLAIN};
@@ -17,7 +18,7 @@ use crate::future::Source;
 use crate::python::{names, standard};
 
 /// A call's arguments.
-pub fn of_call(args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<Vec<u8>> {
+pub fn of_call(args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<Payload> {
     let py = args.py();
     let mut bytes = Vec::with_capacity(64);
     bytes.push(PLAIN);
@@ -28,10 +29,11 @@ pub fn of_call(args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) ->
             None => codec::encode(py.None().bind(py), &mut bytes),
         };
     if plain {
-        return Ok(bytes);
+        return Ok(bytes.into());
     }
-    let both = (args, kwargs).into_pyobject(py)?;
-    pickled(&names(py)?.dumps, both.as_any(), bytes)
+    let pickle = names(py)?.dumps.call1(py, ((args, kwargs),))?;
+    // the pickle stays where it is until it is copied into shared memory
+    Ok(Payload::new(vec![PICKLED], pickle.extract::<PyBackedBytes>(py)?))
 }
 
 fn pickled(dumps: &Py<PyAny>, value: &Bound<'_, PyAny>, mut into: Vec<u8>) -> PyResult<Vec<u8>> {

@@ -325,7 +325,7 @@ impl ProcessPool {
                 let id = Pool::next_task();
                 let named = self.named(function, &callable)?;
                 bound.get().bind(Source { pool: pool.clone(), task: id, function: named });
-                Ok((future, Some(Task { id, callable, payload, completion })))
+                Ok((future, Some(Task::new(id, callable, payload, completion))))
             }
             Err(error) if error.is_instance_of::<pyo3::exceptions::PyException>(py) => {
                 if let Some(why) = pool.broken() {

@@ -29,7 +29,7 @@ pub mod wire;
 pub mod worker;
 
 pub use pool::{Pool, PoolOptions};
-pub use task::{Callable, Completion, Crash, JoinHandle, Outcome, Task, TaskId};
+pub use task::{Callable, Completion, Crash, JoinHandle, Outcome, Payload, Task, TaskId};
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use oxgang_os::process::Exit;
+use oxgang_shm::arena::Block;
 
 /// Number of a task, unique in this process.
 pub type TaskId = u64;
@@ -61,16 +62,55 @@ pub trait Completion: std::any::Any + Send + Sync {
     fn complete(self: Arc<Self>, outcome: Outcome) -> bool;
 }
 
+/// A call's bytes, in two parts so that neither need be copied to stand behind the other.
+#[derive(Default)]
+pub struct Payload {
+    head: Vec<u8>,
+    body: Option<Box<dyn AsRef<[u8]> + Send + Sync>>,
+}
+
+impl Payload {
+    /// `head`, and behind it `body`, which stays where it is.
+    pub fn new(head: Vec<u8>, body: impl AsRef<[u8]> + Send + Sync + 'static) -> Self {
+        Self { head, body: Some(Box::new(body)) }
+    }
+
+    pub(crate) fn parts(&self) -> [&[u8]; 2] {
+        [&self.head, self.body.as_ref().map_or(&[], |body| (**body).as_ref())]
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.parts().iter().map(|part| part.len()).sum()
+    }
+}
+
+impl From<Vec<u8>> for Payload {
+    fn from(head: Vec<u8>) -> Self {
+        Self { head, body: None }
+    }
+}
+
 /// One submitted call.
 pub struct Task {
-    /// From [`Pool::next_task`](crate::Pool::next_task).
-    pub id: TaskId,
-    /// What to run.
-    pub callable: Arc<Callable>,
-    /// On what.
-    pub payload: Vec<u8>,
-    /// Whom to tell.
-    pub completion: Arc<dyn Completion>,
+    pub(crate) id: TaskId,
+    pub(crate) callable: Arc<Callable>,
+    pub(crate) payload: Payload,
+    pub(crate) completion: Arc<dyn Completion>,
+    /// Where the payload is, once it has been put into the pool's arena: it is not kept twice.
+    pub(crate) block: Option<Block>,
+}
+
+impl Task {
+    /// What to run, on what, and whom to tell; the id is from
+    /// [`Pool::next_task`](crate::Pool::next_task).
+    pub fn new(
+        id: TaskId,
+        callable: Arc<Callable>,
+        payload: impl Into<Payload>,
+        completion: Arc<dyn Completion>,
+    ) -> Self {
+        Self { id, callable, payload: payload.into(), completion, block: None }
+    }
 }
 
 /// The result to come, for Rust programs.

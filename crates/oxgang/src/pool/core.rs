@@ -14,7 +14,7 @@ use oxgang_shm::watch::{Interest, Watch};
 use super::life::{Answer, Life, Sent};
 use crate::segment::{BlockWriter, Mapped};
 use crate::supervisor::{Event, Incarnation, Instruction, Phase, Supervisor};
-use crate::task::{Completion, Crash, Outcome, Task, TaskId};
+use crate::task::{Completion, Crash, Outcome, Payload, Task, TaskId};
 use crate::wire;
 
 /// Work that a worker should have ahead of it, so that it need not wait for the next task.
@@ -193,7 +193,7 @@ impl Core {
         }
         if any {
             let read = self.lives[index].callables_read();
-            self.give_back(read.into_iter().map(Some));
+            self.give_back(read);
             let life = &mut self.lives[index];
             // room has been made; a worker that waits for it must hear of it
             if life.settle_debts().is_err() {
@@ -218,7 +218,7 @@ impl Core {
                 } else {
                     Outcome::Failure(answer.body)
                 };
-                self.finish(sent, outcome);
+                self.finish(sent.task, outcome);
             }
             wire::READY => {
                 life.ready = true;
@@ -244,11 +244,10 @@ impl Core {
         });
     }
 
-    fn finish(&mut self, sent: Sent, outcome: Outcome) {
-        if let Some(block) = sent.block {
-            self.arena.take_back(block.offset);
-        }
-        self.tell(sent.task.completion, outcome);
+    /// The end of a task's way: its block is free, and who waits is told.
+    fn finish(&mut self, task: Task, outcome: Outcome) {
+        self.give_back(task.block);
+        self.tell(task.completion, outcome);
     }
 
     fn tell(&mut self, completion: Arc<dyn Completion>, outcome: Outcome) {
@@ -277,7 +276,7 @@ impl Core {
         while let Some(index) = self.queue.front().and_then(|_| self.hand()) {
             let Some(task) = self.queue.pop_front() else { break };
             if !task.completion.wanted() {
-                self.tell(task.completion, Outcome::Cancelled);
+                self.finish(task, Outcome::Cancelled);
                 continue;
             }
             match self.send(index, task) {
@@ -333,28 +332,28 @@ impl Core {
         best.map(|(index, _)| index)
     }
 
-    fn send(&mut self, index: usize, task: Task) -> Result<Option<Task>> {
-        let mut blocks = [None; 2];
-        let needs_callable = self.lives[index].lacks(&task.callable);
-        let long = [
-            (needs_callable, &task.callable.bytes, "a function"),
-            (true, &task.payload, "arguments"),
-        ];
-        for (block, (needed, bytes, what)) in blocks.iter_mut().zip(long) {
-            if needed && bytes.len() > Life::longest_inline() {
-                match self.arena.put(&[bytes]) {
-                    Ok(lent) => *block = Some(lent),
-                    Err(error) => {
-                        let size = bytes.len();
-                        let why = format!("no shared memory for {what} of {size} bytes: {error}");
-                        self.give_back(blocks);
-                        self.tell(task.completion, Outcome::Broken(why.into()));
-                        return Ok(None);
-                    }
-                }
+    fn send(&mut self, index: usize, mut task: Task) -> Result<Option<Task>> {
+        let longest = Life::longest_inline();
+        let bytes = &task.callable.bytes;
+        let mut callable_block = None;
+        let lent = (|| {
+            if bytes.len() > longest && self.lives[index].lacks(&task.callable) {
+                callable_block = Some(self.arena.put(&[bytes])?);
             }
+            if task.block.is_none() && task.payload.len() > longest {
+                task.block = Some(self.arena.put(&task.payload.parts())?);
+                task.payload = Payload::default();
+            }
+            Result::Ok(())
+        })();
+        if let Err(error) = lent {
+            self.give_back(callable_block);
+            let size = task.callable.bytes.len().max(task.payload.len());
+            let why = format!("no shared memory for a call of {size} bytes: {error}");
+            self.finish(task, Outcome::Broken(why.into()));
+            return Ok(None);
         }
-        match self.lives[index].send(task, blocks) {
+        match self.lives[index].send(task, callable_block) {
             Ok(Ok(())) => Ok(None),
             Ok(Err((task, unused))) => {
                 self.give_back(unused);
@@ -364,8 +363,8 @@ impl Core {
         }
     }
 
-    fn give_back(&mut self, blocks: impl IntoIterator<Item = Option<Block>>) {
-        for block in blocks.into_iter().flatten() {
+    fn give_back(&mut self, blocks: impl IntoIterator<Item = Block>) {
+        for block in blocks {
             self.arena.take_back(block.offset);
         }
     }
@@ -415,9 +414,6 @@ impl Core {
     /// last one first.
     fn requeue(&mut self, back: Vec<Sent>) {
         for sent in back {
-            if let Some(block) = sent.block {
-                self.arena.take_back(block.offset);
-            }
             self.queue.push_front(sent.task);
         }
     }
@@ -428,14 +424,14 @@ impl Core {
     pub fn cancel(&mut self, id: TaskId) -> bool {
         if let Some(index) = self.queue.iter().position(|task| task.id == id) {
             if let Some(task) = self.queue.remove(index) {
-                self.tell(task.completion, Outcome::Cancelled);
+                self.finish(task, Outcome::Cancelled);
             }
             return true;
         }
         for index in 0..self.lives.len() {
             match self.lives[index].take_back_one(id) {
                 Ok(Some(sent)) => {
-                    self.finish(sent, Outcome::Cancelled);
+                    self.finish(sent.task, Outcome::Cancelled);
                     return true;
                 }
                 Ok(None) => {}
@@ -451,12 +447,14 @@ impl Core {
         for index in 0..self.lives.len() {
             let but_one = self.lives[index].sent.len().saturating_sub(1);
             match self.lives[index].take_back(but_one) {
-                Ok(back) => back.into_iter().for_each(|sent| self.finish(sent, Outcome::Cancelled)),
+                Ok(back) => {
+                    back.into_iter().for_each(|sent| self.finish(sent.task, Outcome::Cancelled))
+                }
                 Err(_) => self.lives[index].kill(),
             }
         }
         for task in std::mem::take(&mut self.queue) {
-            self.tell(task.completion, Outcome::Cancelled);
+            self.finish(task, Outcome::Cancelled);
         }
     }
 
@@ -537,9 +535,7 @@ impl Core {
         };
         self.take_in_from(index);
         let mut life = self.lives.swap_remove(index);
-        self.give_back(
-            std::mem::take(&mut life.callables).into_iter().map(|(_, block)| Some(block)),
-        );
+        self.give_back(std::mem::take(&mut life.callables).into_iter().map(|(_, block)| block));
         self.watch.forget_spinners();
         let orderly = life.retiring;
         if !orderly {
@@ -556,11 +552,11 @@ impl Core {
                 (Some(why), true) => Outcome::Broken(why.clone()),
                 _ => Outcome::Crashed(Crash { task: lost.task.id, pid, exit: life.exit }),
             };
-            self.finish(lost, outcome);
+            self.finish(lost.task, outcome);
         }
         if let Some(why) = self.broken.clone() {
             for sent in free {
-                self.finish(sent, Outcome::Broken(why.clone()));
+                self.finish(sent.task, Outcome::Broken(why.clone()));
             }
         } else {
             self.counters.moved += free.len() as u64;
@@ -578,11 +574,11 @@ impl Core {
             self.take_in_from(index);
             let sent: Vec<Sent> = self.lives[index].sent.drain(..).collect();
             for sent in sent {
-                self.finish(sent, Outcome::Broken(why.clone()));
+                self.finish(sent.task, Outcome::Broken(why.clone()));
             }
         }
         for task in std::mem::take(&mut self.queue) {
-            self.tell(task.completion, Outcome::Broken(why.clone()));
+            self.finish(task, Outcome::Broken(why.clone()));
         }
     }
 }

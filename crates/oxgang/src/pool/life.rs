@@ -26,8 +26,6 @@ pub(super) struct Sent {
     pub task: Task,
     /// Its frame.
     pub position: u64,
-    /// Its payload, if that is in the pool's arena.
-    pub block: Option<Block>,
 }
 
 /// An answer, its bytes copied out.
@@ -38,8 +36,8 @@ pub(super) struct Answer {
     pub body: Vec<u8>,
 }
 
-/// A task for which there was no room, and blocks that are not in use.
-pub(super) type Unsent = (Task, [Option<Block>; 2]);
+/// A task for which there was no room, and its callable's block, if that is not in use.
+pub(super) type Unsent = (Task, Option<Block>);
 
 /// Why a worker's memory cannot be worked with any more.
 pub(super) type Spoilt = std::io::Error;
@@ -119,32 +117,32 @@ impl Life {
         self.slots[callable.id as usize % wire::SLOTS] != callable.id
     }
 
-    /// Sends a task, and before it its callable if the worker lacks it. `blocks` hold the
-    /// callable and the payload, where they are long. Without room now, gives the task back, and
-    /// the blocks that are not in use.
+    /// Sends a task, and before it its callable if the worker lacks it; `callable_block` holds
+    /// that, if it is long. Gives the task back if there is no room now.
     pub fn send(
         &mut self,
         task: Task,
-        [callable_block, block]: [Option<Block>; 2],
+        callable_block: Option<Block>,
     ) -> Result<std::result::Result<(), Unsent>> {
         let slot = task.callable.id as usize % wire::SLOTS;
+        let mut unused = callable_block;
         if self.lacks(&task.callable) {
             let (id, bytes) = (task.callable.id, &task.callable.bytes);
-            match self.push(wire::DEFINE, id, slot as u64, bytes, callable_block)? {
+            match self.push(wire::DEFINE, id, slot as u64, &[bytes], callable_block)? {
                 Ok(position) => {
                     self.slots[slot] = id;
-                    self.callables.extend(callable_block.map(|block| (position, block)));
+                    self.callables.extend(unused.take().map(|block| (position, block)));
                 }
-                Err(Full) => return Ok(Err((task, [callable_block, block]))),
+                Err(Full) => return Ok(Err((task, unused))),
             }
         }
-        match self.push(wire::TASK, task.id, slot as u64, &task.payload, block)? {
+        match self.push(wire::TASK, task.id, slot as u64, &task.payload.parts(), task.block)? {
             Ok(position) => {
                 self.accepted += 1;
-                self.sent.push_back(Sent { task, position, block });
+                self.sent.push_back(Sent { task, position });
                 Ok(Ok(()))
             }
-            Err(Full) => Ok(Err((task, [None, block]))),
+            Err(Full) => Ok(Err((task, unused))),
         }
     }
 
@@ -153,12 +151,19 @@ impl Life {
         kind: u8,
         id: u64,
         aux: u64,
-        bytes: &[u8],
+        parts: &[&[u8]],
         block: Option<Block>,
     ) -> Result<std::result::Result<u64, Full>> {
+        let length = match block {
+            Some(_) => Block::BYTES,
+            None => parts.iter().map(|part| part.len()).sum(),
+        };
+        if !self.end.requests.has_room(length, RESERVE).map_err(Spoilt::other)? {
+            return Ok(Err(Full));
+        }
         let pushed = match block {
             Some(block) => self.end.requests.push(kind | IN_BLOCK, id, aux, &[&block.to_bytes()]),
-            None => self.end.requests.push(kind, id, aux, &[bytes]),
+            None => self.end.requests.push(kind, id, aux, parts),
         };
         pushed.map_err(Spoilt::other)
     }

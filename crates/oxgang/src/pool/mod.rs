@@ -213,7 +213,7 @@ impl Pool {
         let (id, handle) = (Self::next_task(), JoinHandle::new());
         let completion = handle.clone();
         self.watch_one_more();
-        let submitted = self.submit(Task { id, callable: callable.clone(), payload, completion });
+        let submitted = self.submit(Task::new(id, callable.clone(), payload, completion));
         if submitted.is_err() {
             self.watch_one_less();
         }
