@@ -56,10 +56,13 @@ def _flags():
     return subprocess._args_from_interpreter_flags()
 
 
+def _path():
+    return [entry for entry in sys.path if isinstance(entry, str)]
+
+
 def _first_message():
-    path = [entry for entry in sys.path if isinstance(entry, str)]
     code = (
-        f"import sys; sys.path[:] = {path!r}\n"
+        f"import sys; sys.path[:] = {_path()!r}\n"
         f"from oxgang._worker import template; template({os.getpid()})"
     )
     return code.encode("utf-8", "surrogateescape")
@@ -75,9 +78,8 @@ def _wanted():
         name = name or getattr(value, "__module__", None)
         if isinstance(name, str) and name.partition(".")[0] not in _OWNERS:
             names.add(name)
-    path = [entry for entry in sys.path if isinstance(entry, str)]
     order = [name for name in sys.modules if name in names]
-    return dumps((path, order))
+    return dumps((_path(), order))
 
 
 def setup(name, initializer, initargs):
@@ -88,7 +90,7 @@ def setup(name, initializer, initargs):
     facts = {
         "cwd": os.getcwd(),
         "environ": dict(os.environ),
-        "path": [entry for entry in sys.path if isinstance(entry, str)],
+        "path": _path(),
         "argv": [argument for argument in sys.argv if isinstance(argument, str)],
         "main": (spec.name if spec is not None else None, path and os.path.abspath(path)),
         "name": name,

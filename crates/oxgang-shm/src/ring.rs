@@ -316,11 +316,6 @@ impl<W: Words> Consumer<W> {
         // sync: advance(head) -> push(head)
         self.words.store(self.at.head, self.head, Release);
     }
-
-    /// Bytes published and not passed, by the newest look.
-    pub fn waiting(&self) -> usize {
-        self.words.load(self.at.tail, Relaxed).wrapping_sub(self.head) as usize
-    }
 }
 
 #[cfg(test)]

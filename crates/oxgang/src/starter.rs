@@ -1,7 +1,7 @@
 //! How a worker comes to exist: the one thing that differs between start methods.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use oxgang_os::Result;
@@ -115,17 +115,6 @@ impl Invited {
                 Ok(Self { incarnation, channel, pool, wake })
             }
             _ => Err(std::io::Error::other("not an invitation")),
-        }
-    }
-
-    /// The same, borrowed.
-    #[must_use]
-    pub fn as_invitation(&self) -> Invitation<'_> {
-        Invitation {
-            incarnation: self.incarnation,
-            channel: self.channel.as_fd(),
-            pool: self.pool.as_fd(),
-            wake: self.wake.as_fd(),
         }
     }
 }

@@ -185,8 +185,7 @@ impl Core {
                 }
                 Ok(None) => break,
                 Err(_) => {
-                    // its memory makes no sense: the worker is given up, its death does the rest
-                    self.lives[index].kill();
+                    self.lives[index].give_up();
                     return;
                 }
             }
@@ -197,7 +196,7 @@ impl Core {
             let life = &mut self.lives[index];
             // room has been made; a worker that waits for it must hear of it
             if life.settle_debts().is_err() {
-                life.kill();
+                life.give_up();
             }
             life.ring();
         }
@@ -208,7 +207,7 @@ impl Core {
         match answer.kind {
             wire::RESULT | wire::FAILURE => {
                 let Some(sent) = life.answered(answer.id) else {
-                    life.kill(); // an answer to nothing
+                    life.give_up(); // an answer to nothing
                     return;
                 };
                 self.learn(answer.aux);
@@ -230,7 +229,7 @@ impl Core {
                 let why = String::from_utf8_lossy(&answer.body).into_owned();
                 self.handle(Event::SetupFailed(one, why));
             }
-            _ => life.kill(),
+            _ => life.give_up(),
         }
     }
 
@@ -279,19 +278,14 @@ impl Core {
                 self.finish(task, Outcome::Cancelled);
                 continue;
             }
-            match self.send(index, task) {
-                Ok(None) => {
-                    if index < 64 {
-                        woken |= 1 << index;
-                    } else {
-                        self.lives[index].ring();
-                    }
-                }
-                Ok(Some(task)) => {
-                    self.queue.push_front(task); // its ring is full: it has enough to do
-                    break;
-                }
-                Err(_) => self.lives[index].kill(),
+            if let Some(task) = self.send(index, task) {
+                self.queue.push_front(task); // its ring is full: it has enough to do
+                break;
+            }
+            if index < 64 {
+                woken |= 1 << index;
+            } else {
+                self.lives[index].ring();
             }
         }
         for index in 0..self.lives.len().min(64) {
@@ -332,7 +326,8 @@ impl Core {
         best.map(|(index, _)| index)
     }
 
-    fn send(&mut self, index: usize, mut task: Task) -> Result<Option<Task>> {
+    /// Sends a task, or gives it back. One that cannot be sent at all is told so.
+    fn send(&mut self, index: usize, mut task: Task) -> Option<Task> {
         let longest = Life::longest_inline();
         let bytes = &task.callable.bytes;
         let mut callable_block = None;
@@ -351,16 +346,11 @@ impl Core {
             let size = task.callable.bytes.len().max(task.payload.len());
             let why = format!("no shared memory for a call of {size} bytes: {error}");
             self.finish(task, Outcome::Broken(why.into()));
-            return Ok(None);
+            return None;
         }
-        match self.lives[index].send(task, callable_block) {
-            Ok(Ok(())) => Ok(None),
-            Ok(Err((task, unused))) => {
-                self.give_back(unused);
-                Ok(Some(task))
-            }
-            Err(error) => Err(error),
-        }
+        let (task, unused) = self.lives[index].send(task, callable_block).err()?;
+        self.give_back(unused);
+        Some(task)
     }
 
     fn give_back(&mut self, blocks: impl IntoIterator<Item = Block>) {
@@ -388,26 +378,19 @@ impl Core {
         if let Some(next) = self.queue.front().map(|task| task.id) {
             for index in 0..self.lives.len() {
                 if self.lives[index].sent.iter().skip(1).any(|sent| sent.task.id < next) {
-                    back.extend(self.take_back_from(index, usize::MAX));
+                    back.extend(self.lives[index].take_back(usize::MAX));
                 }
             }
         } else {
             let fullest = (0..self.lives.len()).max_by_key(|&i| self.lives[i].sent.len());
             if let Some(index) = fullest.filter(|&index| self.lives[index].sent.len() > 1) {
                 let half = self.lives[index].not_begun().div_ceil(2);
-                back = self.take_back_from(index, half);
+                back = self.lives[index].take_back(half);
             }
         }
         back.sort_by_key(|sent| std::cmp::Reverse(sent.task.id));
         self.counters.moved += back.len() as u64;
         self.requeue(back);
-    }
-
-    fn take_back_from(&mut self, index: usize, count: usize) -> Vec<Sent> {
-        self.lives[index].take_back(count).unwrap_or_else(|_| {
-            self.lives[index].kill();
-            Vec::new()
-        })
     }
 
     /// Puts tasks that have not begun back to the front, in their old order. `back` has the
@@ -428,17 +411,10 @@ impl Core {
             }
             return true;
         }
-        for index in 0..self.lives.len() {
-            match self.lives[index].take_back_one(id) {
-                Ok(Some(sent)) => {
-                    self.finish(sent.task, Outcome::Cancelled);
-                    return true;
-                }
-                Ok(None) => {}
-                Err(_) => self.lives[index].kill(),
-            }
-        }
-        false
+        let sent = self.lives.iter_mut().find_map(|life| life.take_back_one(id));
+        let Some(sent) = sent else { return false };
+        self.finish(sent.task, Outcome::Cancelled);
+        true
     }
 
     /// Takes everything back that has not begun, but for the first task of each worker, which
@@ -446,11 +422,8 @@ impl Core {
     pub fn cancel_all(&mut self) {
         for index in 0..self.lives.len() {
             let but_one = self.lives[index].sent.len().saturating_sub(1);
-            match self.lives[index].take_back(but_one) {
-                Ok(back) => {
-                    back.into_iter().for_each(|sent| self.finish(sent.task, Outcome::Cancelled))
-                }
-                Err(_) => self.lives[index].kill(),
+            for sent in self.lives[index].take_back(but_one) {
+                self.finish(sent.task, Outcome::Cancelled);
             }
         }
         for task in std::mem::take(&mut self.queue) {
@@ -469,7 +442,7 @@ impl Core {
                     if let Some(life) = self.life(one) {
                         life.stop();
                         if life.settle_debts().is_err() {
-                            life.kill();
+                            life.give_up();
                         }
                     }
                 }
@@ -537,7 +510,7 @@ impl Core {
         let mut life = self.lives.swap_remove(index);
         self.give_back(std::mem::take(&mut life.callables).into_iter().map(|(_, block)| block));
         self.watch.forget_spinners();
-        let orderly = life.retiring;
+        let orderly = life.retiring && !life.given_up;
         if !orderly {
             self.counters.crashed += 1;
         }

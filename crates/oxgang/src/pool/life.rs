@@ -10,7 +10,7 @@ use oxgang_os::process::{Exit, Process};
 use oxgang_os::segment::Segment;
 use oxgang_shm::arena::Block;
 use oxgang_shm::channel::{AT_BELL, IN_BLOCK, OwnerEnd, Shape};
-use oxgang_shm::{Corrupt, ring::Full};
+use oxgang_shm::ring::Full;
 
 use crate::segment::{BlockReader, Mapped};
 use crate::supervisor::Incarnation;
@@ -59,6 +59,8 @@ pub(super) struct Life {
     pub ready: bool,
     /// Takes no more tasks.
     pub retiring: bool,
+    /// Ended by us for what it wrote, not told to end.
+    pub given_up: bool,
     /// Tasks sent to it and not taken back.
     pub accepted: u64,
     /// Blocks of callables that it may not have read yet, by their frames.
@@ -93,6 +95,7 @@ impl Life {
             exit: Exit::Unknown,
             ready: false,
             retiring: false,
+            given_up: false,
             accepted: 0,
             callables: Vec::new(),
             owed: Vec::new(),
@@ -118,31 +121,32 @@ impl Life {
     }
 
     /// Sends a task, and before it its callable if the worker lacks it; `callable_block` holds
-    /// that, if it is long. Gives the task back if there is no room now.
+    /// that, if it is long. Gives the task back if there is no room now, or the worker had to be given
+    /// up.
     pub fn send(
         &mut self,
         task: Task,
         callable_block: Option<Block>,
-    ) -> Result<std::result::Result<(), Unsent>> {
+    ) -> std::result::Result<(), Unsent> {
         let slot = task.callable.id as usize % wire::SLOTS;
         let mut unused = callable_block;
         if self.lacks(&task.callable) {
             let (id, bytes) = (task.callable.id, &task.callable.bytes);
-            match self.push(wire::DEFINE, id, slot as u64, &[bytes], callable_block)? {
+            match self.push(wire::DEFINE, id, slot as u64, &[bytes], callable_block) {
                 Ok(position) => {
                     self.slots[slot] = id;
                     self.callables.extend(unused.take().map(|block| (position, block)));
                 }
-                Err(Full) => return Ok(Err((task, unused))),
+                Err(Full) => return Err((task, unused)),
             }
         }
-        match self.push(wire::TASK, task.id, slot as u64, &task.payload.parts(), task.block)? {
+        match self.push(wire::TASK, task.id, slot as u64, &task.payload.parts(), task.block) {
             Ok(position) => {
                 self.accepted += 1;
                 self.sent.push_back(Sent { task, position });
-                Ok(Ok(()))
+                Ok(())
             }
-            Err(Full) => Ok(Err((task, unused))),
+            Err(Full) => Err((task, unused)),
         }
     }
 
@@ -153,19 +157,23 @@ impl Life {
         aux: u64,
         parts: &[&[u8]],
         block: Option<Block>,
-    ) -> Result<std::result::Result<u64, Full>> {
-        let length = match block {
-            Some(_) => Block::BYTES,
-            None => parts.iter().map(|part| part.len()).sum(),
+    ) -> std::result::Result<u64, Full> {
+        let described = block.map(Block::to_bytes);
+        let described = described.as_ref().map(|bytes| [bytes.as_slice()]);
+        let (kind, parts) = match &described {
+            Some(description) => (kind | IN_BLOCK, description.as_slice()),
+            None => (kind, parts),
         };
-        if !self.end.requests.has_room(length, RESERVE).map_err(Spoilt::other)? {
-            return Ok(Err(Full));
-        }
-        let pushed = match block {
-            Some(block) => self.end.requests.push(kind | IN_BLOCK, id, aux, &[&block.to_bytes()]),
-            None => self.end.requests.push(kind, id, aux, parts),
+        let length = parts.iter().map(|part| part.len()).sum();
+        let pushed = match self.end.requests.has_room(length, RESERVE) {
+            Ok(true) => self.end.requests.push(kind, id, aux, parts),
+            Ok(false) => Ok(Err(Full)),
+            Err(corrupt) => Err(corrupt),
         };
-        pushed.map_err(Spoilt::other)
+        pushed.unwrap_or_else(|_| {
+            self.give_up();
+            Err(Full)
+        })
     }
 
     /// Blocks of callables that the worker has read by now.
@@ -218,30 +226,36 @@ impl Life {
     }
 
     /// Takes back up to `count` tasks that have not begun, the last ones first.
-    pub fn take_back(&mut self, count: usize) -> std::result::Result<Vec<Sent>, Corrupt> {
+    pub fn take_back(&mut self, count: usize) -> Vec<Sent> {
         let mut back = Vec::new();
-        let mut index = self.sent.len();
-        while back.len() < count && index > 0 {
-            index -= 1;
-            if !self.end.requests.revoke(self.sent[index].position)? {
-                break; // it is claimed, and so is everything before it
-            }
-            back.extend(self.sent.remove(index));
-            self.accepted -= 1;
+        while back.len() < count && self.revoke(self.sent.len().wrapping_sub(1)) {
+            back.extend(self.sent.pop_back());
         }
-        Ok(back)
+        back // what is before one that is claimed is claimed too
     }
 
     /// Takes back one task, if it has not begun.
-    pub fn take_back_one(&mut self, id: u64) -> std::result::Result<Option<Sent>, Corrupt> {
-        let Some(index) = self.sent.iter().position(|sent| sent.task.id == id) else {
-            return Ok(None);
-        };
-        if !self.end.requests.revoke(self.sent[index].position)? {
-            return Ok(None);
-        }
-        self.accepted -= 1;
-        Ok(self.sent.remove(index))
+    pub fn take_back_one(&mut self, id: u64) -> Option<Sent> {
+        let index = self.sent.iter().position(|sent| sent.task.id == id)?;
+        if self.revoke(index) { self.sent.remove(index) } else { None }
+    }
+
+    fn revoke(&mut self, index: usize) -> bool {
+        let Some(sent) = self.sent.get(index) else { return false };
+        let revoked = self.end.requests.revoke(sent.position).unwrap_or_else(|_| {
+            self.give_up();
+            false
+        });
+        self.accepted -= u64::from(revoked);
+        revoked
+    }
+
+    /// Its memory makes no sense: it gets no more tasks and is ended; what it had is sorted out
+    /// when it is dead.
+    pub fn give_up(&mut self) {
+        self.retiring = true;
+        self.given_up = true;
+        self.kill();
     }
 
     /// Whether the task has begun; `None` if it is not here.
@@ -295,5 +309,42 @@ impl Life {
             let killed = process.kill();
             debug_assert!(killed.is_ok());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use oxgang_shm::Words;
+    use oxgang_shm::ring::FIRST_INCARNATION;
+
+    use super::*;
+    use crate::task::JoinHandle;
+
+    fn task(id: u64) -> Task {
+        Task::new(id, Callable::new(vec![1]), vec![2], JoinHandle::new())
+    }
+
+    /// A worker can write anything into its memory, and must not take tasks along.
+    #[test]
+    fn nonsense_in_the_memory_costs_no_task() {
+        let mut life = Life::new(FIRST_INCARNATION, b"", None).unwrap();
+        for id in 1..=3 {
+            assert!(life.send(task(id), None).is_ok());
+        }
+        let head = 256; // of the requests, as the channel lays them out
+        life.words.store(head, 1 << 50, Relaxed);
+        assert_eq!(life.take_back(3).len(), 0, "nobody can tell what has begun");
+        assert!(life.retiring && life.sent.len() == 3);
+        let mut filled = 3;
+        let unsent = loop {
+            // the position is looked at when the ring seems full
+            filled += 1;
+            if let Err((task, _)) = life.send(task(filled), None) {
+                break task;
+            }
+        };
+        assert_eq!((unsent.id, life.sent.len() as u64), (filled, filled - 1));
     }
 }

@@ -7,21 +7,21 @@ import sys
 import threading
 import weakref
 
-_pools = weakref.WeakKeyDictionary()  # thread that serves a pool -> how to close the pool
+_pools = weakref.WeakKeyDictionary()  # thread that serves a pool -> the pool's handle or queue
 shutting_down = False
 
 
-def watch(thread, close):
-    """At exit, `close()` is called, then `thread` is joined."""
-    _pools[thread] = close
+def watch(thread, pool):
+    """At exit, `pool.close(False)` is called, then `thread` is joined."""
+    _pools[thread] = pool
 
 
 def _at_exit():
     global shutting_down
     shutting_down = True
     pools = list(_pools.items())
-    for _, close in pools:
-        close()
+    for _, pool in pools:
+        pool.close(False)
     for thread, _ in pools:
         thread.join()
     template = sys.modules.get("oxgang._template")

@@ -11,15 +11,10 @@ import weakref
 
 from oxgang import _core, _template
 from oxgang.concurrent.futures import _exit
-from oxgang.concurrent.futures._base import Executor, Future
+from oxgang.concurrent.futures._base import Executor, Future, cpu_count
 
 _SIGTERM = 15  # on every Linux; signal.py brings enum along
 _KILLED = "the process pool was {how}; calls that were left are lost"
-
-
-def _cpu_count():
-    count = getattr(os, "process_cpu_count", None)
-    return (count() if count else len(os.sched_getaffinity(0))) or 1
 
 
 def _default_context():
@@ -104,7 +99,7 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
         max_tasks_per_child=None,
     ):
         if max_workers is None:
-            max_workers = _cpu_count()
+            max_workers = cpu_count()
         elif max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
@@ -149,7 +144,7 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
         self._driver = threading.Thread(
             target=self._handle.drive, name="oxgang-driver", daemon=True
         )
-        _exit.watch(self._driver, _closer(self._handle))
+        _exit.watch(self._driver, self._handle)
         self._driver.start()
 
     def map(self, fn, *iterables, timeout=None, chunksize=1, buffersize=None):
@@ -214,10 +209,6 @@ def _refuse_while_importing_main():
             "has just tried to start a pool of its own. Put what starts it under "
             'if __name__ == "__main__":'
         )
-
-
-def _closer(handle):
-    return lambda: handle.close(False)
 
 
 def __getattr__(name):

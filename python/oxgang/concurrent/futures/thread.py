@@ -1,18 +1,12 @@
 """`ThreadPoolExecutor`: the standard signature, the queue and the loop in Rust."""
 
 import itertools
-import os
 import threading
 import weakref
 
 from oxgang import _core
 from oxgang.concurrent.futures import _exit
-from oxgang.concurrent.futures._base import LOGGER, Executor, Future
-
-
-def _cpu_count():
-    count = getattr(os, "process_cpu_count", None)
-    return (count() if count else len(os.sched_getaffinity(0))) or 1
+from oxgang.concurrent.futures._base import LOGGER, Executor, Future, cpu_count
 
 
 def _run(queue, initializer, initargs, broken):
@@ -46,7 +40,7 @@ class ThreadPoolExecutor(_core.ThreadPool, Executor):
 
     def __init__(self, max_workers=None, thread_name_prefix="", initializer=None, initargs=()):
         if max_workers is None:
-            max_workers = min(32, _cpu_count() + 4)
+            max_workers = min(32, cpu_count() + 4)
         if max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
@@ -77,7 +71,7 @@ class ThreadPoolExecutor(_core.ThreadPool, Executor):
             self._queue.thread_lost()
             raise
         self._threads.add(thread)
-        _exit.watch(thread, _closer(self._queue))
+        _exit.watch(thread, self._queue)
 
     def _refusal(self):
         if self._broken:
@@ -95,10 +89,6 @@ class ThreadPoolExecutor(_core.ThreadPool, Executor):
     def statistics(self):
         """Counts as of now: ``threads``, and ``queued`` calls that wait for one."""
         return {"threads": len(self._threads), "queued": self._queue.qsize()}
-
-
-def _closer(queue):
-    return lambda: queue.close(False)
 
 
 def _broken_thread_pool():
