@@ -348,7 +348,7 @@ impl Core {
             self.finish(task, Outcome::Broken(why.into()));
             return None;
         }
-        let (task, unused) = self.lives[index].send(task, callable_block).err()?;
+        let (task, unused) = self.lives[index].send(task, callable_block)?;
         self.give_back(unused);
         Some(task)
     }

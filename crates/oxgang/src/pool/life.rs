@@ -123,11 +123,7 @@ impl Life {
     /// Sends a task, and before it its callable if the worker lacks it; `callable_block` holds
     /// that, if it is long. Gives the task back if there is no room now, or the worker had to be given
     /// up.
-    pub fn send(
-        &mut self,
-        task: Task,
-        callable_block: Option<Block>,
-    ) -> std::result::Result<(), Unsent> {
+    pub fn send(&mut self, task: Task, callable_block: Option<Block>) -> Option<Unsent> {
         let slot = task.callable.id as usize % wire::SLOTS;
         let mut unused = callable_block;
         if self.lacks(&task.callable) {
@@ -137,16 +133,16 @@ impl Life {
                     self.slots[slot] = id;
                     self.callables.extend(unused.take().map(|block| (position, block)));
                 }
-                Err(Full) => return Err((task, unused)),
+                Err(Full) => return Some((task, unused)),
             }
         }
         match self.push(wire::TASK, task.id, slot as u64, &task.payload.parts(), task.block) {
             Ok(position) => {
                 self.accepted += 1;
                 self.sent.push_back(Sent { task, position });
-                Ok(())
+                None
             }
-            Err(Full) => Err((task, unused)),
+            Err(Full) => Some((task, unused)),
         }
     }
 
@@ -331,7 +327,7 @@ mod tests {
     fn nonsense_in_the_memory_costs_no_task() {
         let mut life = Life::new(FIRST_INCARNATION, b"", None).unwrap();
         for id in 1..=3 {
-            assert!(life.send(task(id), None).is_ok());
+            assert!(life.send(task(id), None).is_none());
         }
         let head = 256; // of the requests, as the channel lays them out
         life.words.store(head, 1 << 50, Relaxed);
@@ -341,7 +337,7 @@ mod tests {
         let unsent = loop {
             // the position is looked at when the ring seems full
             filled += 1;
-            if let Err((task, _)) = life.send(task(filled), None) {
+            if let Some((task, _)) = life.send(task(filled), None) {
                 break task;
             }
         };
