@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, final
 
 __all__ = [
+    "Buffer",
     "CliStop",
     "Future",
     "Held",
@@ -20,6 +21,7 @@ __all__ = [
     "ThreadQueue",
     "__version__",
     "forked",
+    "forking",
     "hold_lifeline",
     "work",
 ]
@@ -127,7 +129,15 @@ class Invitation:
 
     def __new__(cls, incarnation: int, channel: int, pool: int, wake: int) -> Invitation: ...
 
+@final
+class Buffer:
+    """A block that came from another process, as writable memory of this one's own."""
+
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
 def forked() -> None: ...
+def forking() -> None: ...
 def hold_lifeline(fd: int) -> Held: ...
 def work(invitation: Invitation, setup: Callable[[bytes], object]) -> None: ...
 

@@ -133,9 +133,11 @@ def test_workers_can_be_stopped(how):
     pool = ProcessPoolExecutor(2)
     running = [pool.submit(calls.nap, 600) for _ in range(2)]
     waiting = [pool.submit(calls.nap, 600) for _ in range(10)]
-    while not all(one.running() for one in running):
+    pids = [None]
+    # a worker may begin a task before its owner is told which process it is
+    while not all(one.running() for one in running) or None in pids:
         time.sleep(0.005)
-    pids = [one["pid"] for one in pool.statistics()["workers"]]
+        pids = [one["pid"] for one in pool.statistics()["workers"]]
     getattr(pool, how)()
     for one in running + waiting:
         with pytest.raises((BrokenProcessPool, standard.CancelledError)):

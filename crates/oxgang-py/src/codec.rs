@@ -5,11 +5,19 @@
 //! subclass; each list or dict once (pickle keeps two mentions of one list one list, and knows
 //! cycles), in bounded depth and number. Everything else is pickle's.
 //!
+//! Long bytes and bytearrays do not stand among the others: they go apart, and only their place in
+//! the list of what went apart is encoded.
+//!
 //! A payload's first byte says which: [`PLAIN`] or [`PICKLED`].
 
-use pyo3::exceptions::PyValueError;
+use std::sync::Arc;
+
+use oxgang::store::Received;
+use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
+use pyo3::types::{
+    PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple,
+};
 
 /// The payload is in this module's encoding.
 pub const PLAIN: u8 = 0;
@@ -18,23 +26,29 @@ pub const PICKLED: u8 = 1;
 
 const DEEPEST: u32 = 8;
 const MOST: usize = 256;
-/// Longer strings and bytes go to pickle, which copies them as fast and may do better.
+/// Longer strings go to pickle, which copies them as fast; longer bytes go apart.
 const LONGEST: usize = 1 << 16;
 
-/// Appends the value; `false` if it is not plain (what was appended is then to be dropped).
-pub fn encode(value: &Bound<'_, PyAny>, into: &mut Vec<u8>) -> bool {
-    Encoder { into, room: MOST, seen: Vec::new() }.put(value, DEEPEST)
+/// Appends the value, and to `apart` what goes apart; `false` if it is not plain (what was appended
+/// is then to be dropped).
+pub fn encode<'py>(
+    value: &Bound<'py, PyAny>,
+    into: &mut Vec<u8>,
+    apart: &mut Vec<Bound<'py, PyAny>>,
+) -> bool {
+    Encoder { into, apart, room: MOST, seen: Vec::new() }.put(value, DEEPEST)
 }
 
-struct Encoder<'a> {
+struct Encoder<'a, 'py> {
     into: &'a mut Vec<u8>,
+    apart: &'a mut Vec<Bound<'py, PyAny>>,
     room: usize,
     /// Lists and dicts so far, by address.
     seen: Vec<usize>,
 }
 
-impl Encoder<'_> {
-    fn put(&mut self, value: &Bound<'_, PyAny>, depth: u32) -> bool {
+impl<'py> Encoder<'_, 'py> {
+    fn put(&mut self, value: &Bound<'py, PyAny>, depth: u32) -> bool {
         if self.room == 0 || depth == 0 {
             return false;
         }
@@ -60,14 +74,23 @@ impl Encoder<'_> {
             self.into.extend_from_slice(&value.value().to_le_bytes());
         } else if let Ok(value) = value.cast_exact::<PyBool>() {
             self.into.push(if value.is_true() { b'T' } else { b'F' });
-        } else if let Ok(value) = value.cast_exact::<PyBytes>() {
-            return self.put_bytes(b'b', value.as_bytes());
+        } else if let Ok(bytes) = value.cast_exact::<PyBytes>() {
+            if bytes.as_bytes().len() > LONGEST {
+                self.put_apart(b'B', value);
+            } else {
+                return self.put_bytes(b'b', bytes.as_bytes());
+            }
         } else if let Ok(list) = value.cast_exact::<PyList>() {
             if list.len() > self.room || !self.is_first(value) {
                 return false;
             }
             put_count(b'[', list.len(), self.into);
             return list.iter().all(|item| self.put(&item, depth - 1));
+        } else if let Ok(bytes) = value.cast_exact::<PyByteArray>() {
+            if bytes.len() <= LONGEST || !self.is_first(value) {
+                return false;
+            }
+            self.put_apart(b'Y', value);
         } else if let Ok(dict) = value.cast_exact::<PyDict>() {
             if dict.len() > self.room || !self.is_first(value) {
                 return false;
@@ -89,6 +112,11 @@ impl Encoder<'_> {
         first
     }
 
+    fn put_apart(&mut self, tag: u8, value: &Bound<'py, PyAny>) {
+        put_count(tag, self.apart.len(), self.into);
+        self.apart.push(value.clone());
+    }
+
     fn put_bytes(&mut self, tag: u8, bytes: &[u8]) -> bool {
         if bytes.len() > LONGEST {
             return false;
@@ -108,8 +136,14 @@ fn put_count(tag: u8, count: usize, into: &mut Vec<u8>) {
 pub fn decode<'py, 'b>(
     py: Python<'py>,
     bytes: &'b [u8],
+    apart: &[Arc<Received>],
 ) -> PyResult<(Bound<'py, PyAny>, &'b [u8])> {
-    get(py, bytes, DEEPEST + 1)
+    Decoder { py, apart }.get(bytes, DEEPEST + 1)
+}
+
+struct Decoder<'py, 'a> {
+    py: Python<'py>,
+    apart: &'a [Arc<Received>],
 }
 
 fn torn() -> PyErr {
@@ -127,11 +161,9 @@ fn counted(bytes: &[u8]) -> PyResult<(usize, &[u8])> {
     if count > rest.len() { Err(torn()) } else { Ok((count, rest)) }
 }
 
-fn get<'py, 'b>(
-    py: Python<'py>,
-    bytes: &'b [u8],
-    depth: u32,
-) -> PyResult<(Bound<'py, PyAny>, &'b [u8])> {
+impl<'py> Decoder<'py, '_> {
+    fn get<'b>(&self, bytes: &'b [u8], depth: u32) -> PyResult<(Bound<'py, PyAny>, &'b [u8])> {
+        let py = self.py;
     let (&tag, rest) = bytes.split_first().ok_or_else(torn)?;
     if depth == 0 {
         return Err(torn());
@@ -165,11 +197,23 @@ fn get<'py, 'b>(
             let (content, rest) = take(rest, count)?;
             (PyBytes::new(py, content).into_any(), rest)
         }
+        b'B' | b'Y' => {
+            let (index, rest) = take(rest, 4)?;
+            let index = u32::from_le_bytes(index.try_into().map_err(|_| torn())?) as usize;
+            let block = self.apart.get(index).ok_or_else(torn)?;
+            let fill = |into: &mut [u8]| block.read(0, into).map_err(PyOSError::new_err);
+            let value = if tag == b'B' {
+                PyBytes::new_with(py, block.length(), fill)?.into_any()
+            } else {
+                PyByteArray::new_with(py, block.length(), fill)?.into_any()
+            };
+            (value, rest)
+        }
         b'(' | b'[' => {
             let (count, mut rest) = counted(rest)?;
             let mut items = Vec::with_capacity(count);
             for _ in 0..count {
-                let (item, left) = get(py, rest, depth - 1)?;
+                let (item, left) = self.get(rest, depth - 1)?;
                 items.push(item);
                 rest = left;
             }
@@ -184,8 +228,8 @@ fn get<'py, 'b>(
             let (count, mut rest) = counted(rest)?;
             let dict = PyDict::new(py);
             for _ in 0..count {
-                let (key, left) = get(py, rest, depth - 1)?;
-                let (item, left) = get(py, left, depth - 1)?;
+                let (key, left) = self.get(rest, depth - 1)?;
+                let (item, left) = self.get(left, depth - 1)?;
                 dict.set_item(key, item)?;
                 rest = left;
             }
@@ -193,4 +237,5 @@ fn get<'py, 'b>(
         }
         _ => return Err(torn()),
     })
+}
 }

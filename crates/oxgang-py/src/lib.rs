@@ -11,6 +11,7 @@ mod future;
 mod payload;
 mod pool;
 mod python;
+mod raw;
 mod template;
 mod threads;
 mod wait;
@@ -24,12 +25,20 @@ fn forked() {
     oxgang::forked();
 }
 
+/// Right before a fork, in the process that forks: what is mapped now is never given back.
+#[pyfunction]
+fn forking() {
+    oxgang::forking();
+}
+
 #[pymodule(gil_used = false)]
 mod _core {
     #[pymodule_export]
     use crate::cli::{CliStop, MapJob, Progress};
     #[pymodule_export]
-    use crate::forked;
+    use crate::raw::Buffer;
+    #[pymodule_export]
+    use crate::{forked, forking};
     #[pymodule_export]
     use crate::future::Future;
     #[pymodule_export]

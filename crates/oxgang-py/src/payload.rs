@@ -7,58 +7,112 @@
 //! | result | `PLAIN` / `PICKLED` | the value |
 //! | failure | `PLAIN` | what `dump_error` made: pickle, class, text, traceback |
 
-use oxgang::{Outcome, Payload};
-use pyo3::exceptions::{PyException, PyKeyboardInterrupt};
+use std::sync::Arc;
+
+use oxgang::store::{Received, Store, Stored};
+use oxgang::worker::Worker;
+use oxgang::{Body, Outcome, Payload};
+use pyo3::exceptions::{PyException, PyKeyboardInterrupt, PyOSError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::{PyBytes, PyDict, PyTuple};
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyTuple};
 
 use crate::codec::{self, PICKLED, PLAIN};
 use crate::future::Source;
 use crate::python::{names, standard};
+use crate::raw::{Buffer, Lent};
 
-/// A call's arguments.
-pub fn of_call(args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<Payload> {
+/// Shorter blocks are copied by who receives them: a mapping and its page faults cost more.
+const WORTH_MAPPING: usize = 1 << 18;
+/// Copies from here on are made without the interpreter.
+const LONG_COPY: usize = 1 << 18;
+
+/// A call's arguments. What is long is in the store already.
+pub fn of_call(
+    store: &Arc<Store>,
+    args: &Bound<'_, PyTuple>,
+    kwargs: Option<&Bound<'_, PyDict>>,
+) -> PyResult<Payload> {
     let py = args.py();
     let mut bytes = Vec::with_capacity(64);
+    let mut apart = Vec::new();
     bytes.push(PLAIN);
-    let plain = codec::encode(args.as_any(), &mut bytes)
+    let plain = codec::encode(args.as_any(), &mut bytes, &mut apart)
         && match kwargs.filter(|kwargs| !kwargs.is_empty()) {
             // the dict is the call's own, so what it holds may be held by others, not it
-            Some(kwargs) => codec::encode(kwargs.as_any(), &mut bytes),
-            None => codec::encode(py.None().bind(py), &mut bytes),
+            Some(kwargs) => codec::encode(kwargs.as_any(), &mut bytes, &mut apart),
+            None => codec::encode(py.None().bind(py), &mut bytes, &mut apart),
         };
     if plain {
-        return Ok(bytes.into());
+        return settled(py, store, bytes.into(), &apart);
     }
-    let pickle = names(py)?.dumps.call1(py, ((args, kwargs),))?;
-    // the pickle stays where it is until it is copied into shared memory
-    Ok(Payload::new(vec![PICKLED], pickle.extract::<PyBackedBytes>(py)?))
+    pickled(store, &names(py)?.dump_call, (args, kwargs).into_pyobject(py)?.as_any())
 }
 
-fn pickled(dumps: &Py<PyAny>, value: &Bound<'_, PyAny>, mut into: Vec<u8>) -> PyResult<Vec<u8>> {
+/// A pickle of the value, by `dump`: bytes, or bytes and what goes apart.
+fn pickled(store: &Arc<Store>, dump: &Py<PyAny>, value: &Bound<'_, PyAny>) -> PyResult<Payload> {
     let py = value.py();
-    let pickle = dumps.call1(py, (value,))?;
-    let pickle = pickle.bind(py).cast::<PyBytes>()?.as_bytes();
-    into.clear();
-    into.reserve_exact(1 + pickle.len());
-    into.push(PICKLED);
-    into.extend_from_slice(pickle);
-    Ok(into)
+    let dumped = dump.bind(py).call1((value,))?;
+    let (pickle, apart) = match dumped.cast_into::<PyBytes>() {
+        Ok(pickle) => (pickle, Vec::new()),
+        Err(both) => {
+            let both = both.into_inner().cast_into::<PyTuple>()?;
+            let pickle = both.get_item(0)?.cast_into::<PyBytes>()?;
+            (pickle, both.get_item(1)?.cast_into::<PyList>()?.iter().collect())
+        }
+    };
+    // the pickle stays where it is until it is copied into shared memory
+    let payload = Payload::new(vec![PICKLED], PyBackedBytes::from(pickle));
+    settled(py, store, payload, &apart)
+}
+
+/// Puts into the store what is long, and what goes apart.
+fn settled(
+    py: Python<'_>,
+    store: &Arc<Store>,
+    mut payload: Payload,
+    apart: &[Bound<'_, PyAny>],
+) -> PyResult<Payload> {
+    let lent = apart.iter().map(Lent::of).collect::<PyResult<Vec<_>>>()?;
+    let put = |mut payload: Payload| -> std::io::Result<Payload> {
+        if !lent.is_empty() {
+            let stored = lent.iter().map(|lent| store.share(lent.as_ref()));
+            payload = payload.with(stored.collect::<std::io::Result<Vec<Arc<Stored>>>>()?);
+        }
+        payload.settle(store)?;
+        Ok(payload)
+    };
+    let length = payload.length() + lent.iter().map(|lent| lent.as_ref().len()).sum::<usize>();
+    let done = if length < LONG_COPY { put(payload) } else { py.detach(|| put(payload)) };
+    payload = done.map_err(|error| {
+        let text = format!("no shared memory for {length} bytes: {error}");
+        pyo3::exceptions::PyMemoryError::new_err(text)
+    })?;
+    Ok(payload)
 }
 
 /// A call's arguments, in the worker.
 pub fn to_call<'py>(
     py: Python<'py>,
-    payload: &[u8],
+    worker: &mut Worker,
 ) -> PyResult<(Bound<'py, PyTuple>, Option<Bound<'py, PyDict>>)> {
-    let (args, kwargs) = match payload.split_first() {
-        Some((&PLAIN, rest)) => {
-            let (args, rest) = codec::decode(py, rest)?;
-            (args, codec::decode(py, rest)?.0)
+    let mut kind = [0];
+    worker.read_payload(0, &mut kind).map_err(PyOSError::new_err)?;
+    let (args, kwargs) = match kind {
+        [PLAIN] => {
+            worker.fetch_payload().map_err(PyOSError::new_err)?;
+            let bytes = worker.inline_payload().unwrap_or_default();
+            let (args, rest) = codec::decode(py, &bytes[1..], worker.attached())?;
+            (args, codec::decode(py, rest, worker.attached())?.0)
         }
-        Some((&PICKLED, pickle)) => {
-            let both = loads(py, pickle)?.into_bound(py).cast_into::<PyTuple>()?;
+        [PICKLED] => {
+            let pickle = match worker.inline_payload() {
+                Some(bytes) => PyBytes::new(py, &bytes[1..]),
+                None => PyBytes::new_with(py, worker.payload_length() - 1, |into| {
+                    worker.read_payload(1, into).map_err(PyOSError::new_err)
+                })?,
+            };
+            let both = loads(py, pickle, worker.attached())?.cast_into::<PyTuple>()?;
             (both.get_item(0)?, both.get_item(1)?)
         }
         _ => return Err(PyException::new_err("a call in an unknown encoding")),
@@ -68,29 +122,64 @@ pub fn to_call<'py>(
 }
 
 /// A result.
-pub fn of_value(value: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(32);
+pub fn of_value(store: &Arc<Store>, value: &Bound<'_, PyAny>) -> PyResult<Payload> {
+    let py = value.py();
+    let (mut bytes, mut apart) = (Vec::with_capacity(32), Vec::new());
     bytes.push(PLAIN);
-    if codec::encode(value, &mut bytes) {
-        return Ok(bytes);
+    if codec::encode(value, &mut bytes, &mut apart) {
+        return settled(py, store, bytes.into(), &apart);
     }
-    pickled(&names(value.py())?.dumps_back, value, bytes)
+    pickled(store, &names(py)?.dump_result, value)
 }
 
-fn to_value(py: Python<'_>, payload: &[u8]) -> PyResult<Py<PyAny>> {
-    match payload.split_first() {
-        Some((&PLAIN, rest)) => Ok(codec::decode(py, rest)?.0.unbind()),
-        Some((&PICKLED, pickle)) => loads(py, pickle),
+fn to_value<'py>(py: Python<'py>, body: &Body) -> PyResult<Bound<'py, PyAny>> {
+    let mut kind = [0];
+    body.read(0, &mut kind).map_err(PyOSError::new_err)?;
+    match (kind, body.inline()) {
+        ([PLAIN], Some(bytes)) => Ok(codec::decode(py, &bytes[1..], body.attached())?.0),
+        ([PLAIN], None) => {
+            let bytes = body.to_vec().map_err(PyOSError::new_err)?;
+            Ok(codec::decode(py, &bytes[1..], body.attached())?.0)
+        }
+        ([PICKLED], Some(bytes)) => loads(py, PyBytes::new(py, &bytes[1..]), body.attached()),
+        ([PICKLED], None) => {
+            // read from a copy of our own: nobody can change it while it is looked at
+            let pickle = PyBytes::new_with(py, body.length() - 1, |into| {
+                body.read(1, into).map_err(PyOSError::new_err)
+            })?;
+            loads(py, pickle, body.attached())
+        }
         _ => Err(PyException::new_err("a value in an unknown encoding")),
     }
 }
 
-fn loads(py: Python<'_>, pickle: &[u8]) -> PyResult<Py<PyAny>> {
-    names(py)?.loads.call1(py, (PyBytes::new(py, pickle),))
+fn loads<'py>(
+    py: Python<'py>,
+    pickle: Bound<'py, PyBytes>,
+    apart: &[Arc<Received>],
+) -> PyResult<Bound<'py, PyAny>> {
+    let loads = names(py)?.loads.bind(py);
+    if apart.is_empty() {
+        return loads.call1((pickle,));
+    }
+    let buffers = PyList::empty(py);
+    for received in apart {
+        if received.length() >= WORTH_MAPPING {
+            buffers.append(Bound::new(py, Buffer::of(received)?)?)?;
+        } else {
+            let copy = PyByteArray::new_with(py, received.length(), |into| {
+                received.read(0, into).map_err(PyOSError::new_err)
+            })?;
+            buffers.append(copy)?;
+        }
+    }
+    let options = PyDict::new(py);
+    options.set_item(pyo3::intern!(py, "buffers"), buffers)?;
+    loads.call((pickle,), Some(&options))
 }
 
 /// What was raised. `decoding`: while the call's own data was being rebuilt.
-pub fn of_error(py: Python<'_>, error: PyErr, decoding: bool) -> PyResult<Vec<u8>> {
+pub fn of_error(py: Python<'_>, error: PyErr, decoding: bool) -> PyResult<Payload> {
     let error = if decoding {
         let what = "the task's function or arguments";
         names(py)?.payload_error.call1(py, (what, error.into_value(py)))?
@@ -98,12 +187,13 @@ pub fn of_error(py: Python<'_>, error: PyErr, decoding: bool) -> PyResult<Vec<u8
         error.into_value(py).into_any()
     };
     let parts = names(py)?.dump_error.call1(py, (error,))?;
-    let mut bytes = vec![PLAIN];
+    let (mut bytes, mut apart) = (vec![PLAIN], Vec::new());
     // a tuple of bytes and texts; a text that is no valid Unicode is left out by dump_error
-    if !codec::encode(parts.bind(py), &mut bytes) {
-        return pickled(&names(py)?.dumps_back, parts.bind(py), bytes);
+    if codec::encode(parts.bind(py), &mut bytes, &mut apart) && apart.is_empty() {
+        return Ok(bytes.into());
     }
-    Ok(bytes)
+    let pickle = names(py)?.dumps_back.bind(py).call1((parts,))?.cast_into::<PyBytes>()?;
+    Ok(Payload::new(vec![PICKLED], PyBackedBytes::from(pickle)))
 }
 
 /// An outcome as the future's result or exception. The outer error: an interruption of the
@@ -115,7 +205,7 @@ pub fn open(
 ) -> PyResult<Result<Py<PyAny>, Py<PyAny>>> {
     let opened = match outcome {
         Outcome::Result(payload) => match to_value(py, payload) {
-            Ok(value) => return Ok(Ok(value)),
+            Ok(value) => return Ok(Ok(value.unbind())),
             Err(error) if error.is_instance_of::<PyKeyboardInterrupt>(py) => return Err(error),
             Err(error) => {
                 names(py)?.payload_error.call1(py, ("the task's result", error.into_value(py)))

@@ -312,11 +312,11 @@ impl ProcessPool {
         let future = class.call0(py)?.into_bound(py);
         let completion = future::cell_of(&future)?;
         let encoded = callable.and_then(|callable| match callable {
-            Some(callable) => Ok((callable, payload::of_call(args, kwargs)?)),
+            Some(callable) => Ok((callable, payload::of_call(pool.store(), args, kwargs)?)),
             None => {
                 let all = std::iter::once(function.clone()).chain(args.iter());
                 let all = PyTuple::new(py, all.collect::<Vec<_>>())?;
-                Ok((self.apply.clone(), payload::of_call(&all, kwargs)?))
+                Ok((self.apply.clone(), payload::of_call(pool.store(), &all, kwargs)?))
             }
         });
         let bound = future.cast::<Future>()?;

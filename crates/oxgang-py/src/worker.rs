@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use oxgang::Payload;
 use oxgang::wire;
 use oxgang::worker::{Next, Worker};
 use pyo3::exceptions::PyOSError;
@@ -50,22 +51,24 @@ pub fn work(py: Python<'_>, invitation: &Invitation, setup: &Bound<'_, PyAny>) -
         match request.kind {
             wire::TASK => {
                 let start = Instant::now();
-                let (kind, answer) = answer(py, &mut functions[slot], worker.payload());
+                let (kind, answer) = answer(py, &mut functions[slot], &mut worker);
                 let nanoseconds = start.elapsed().as_nanos() as u64;
                 publish(py, &mut worker, kind, request.id, nanoseconds, answer)?;
             }
             wire::DEFINE => {
-                functions[slot] = Some(Function::Sent(worker.payload().to_vec()));
+                let bytes = worker.fetch_payload().map_err(PyOSError::new_err)?;
+                functions[slot] = Some(Function::Sent(bytes.to_vec()));
             }
             wire::SETUP => {
-                let bytes = PyBytes::new(py, worker.payload());
+                let bytes = worker.fetch_payload().map_err(PyOSError::new_err)?;
+                let bytes = PyBytes::new(py, bytes);
                 let told = setup.call1((bytes,)).map(|_| ());
                 let failed = told.is_err();
                 let (kind, why) = match told {
                     Ok(()) => (wire::READY, Vec::new()),
                     Err(error) => (wire::SETUP_FAILED, error.to_string().into_bytes()),
                 };
-                publish(py, &mut worker, kind, 0, 0, why)?;
+                publish(py, &mut worker, kind, 0, 0, why.into())?;
                 if failed {
                     return Ok(());
                 }
@@ -83,13 +86,13 @@ fn publish(
     kind: u8,
     id: u64,
     aux: u64,
-    answer: Vec<u8>,
+    mut answer: Payload,
 ) -> PyResult<()> {
-    let first = worker.publish_now(kind, id, aux, &[&answer]);
+    let first = worker.publish_now(kind, id, aux, &mut answer);
     let published = match first {
         Ok(true) => Ok(()),
         // no room yet: wait for it without the interpreter
-        Ok(false) => py.detach(|| worker.publish(kind, id, aux, &[&answer])),
+        Ok(false) => py.detach(|| worker.publish(kind, id, aux, &mut answer)),
         Err(error) => Err(error),
     };
     published.or_else(|error| {
@@ -97,22 +100,22 @@ fn publish(
             return Err(PyOSError::new_err(error));
         }
         // most likely no memory for the block: the task's error, and a short one
-        let size = answer.len();
+        let size = answer.length();
         let text = format!("no shared memory for a result of {size} bytes: {error}");
         let error = pyo3::exceptions::PyMemoryError::new_err(text);
-        let answer = payload::of_error(py, error, false)?;
-        py.detach(|| worker.publish(wire::FAILURE, id, aux, &[&answer])).map_err(PyOSError::new_err)
+        let mut answer = payload::of_error(py, error, false)?;
+        py.detach(|| worker.publish(wire::FAILURE, id, aux, &mut answer)).map_err(PyOSError::new_err)
     })
 }
 
 /// Runs the call: kind and bytes of the answer.
-fn answer(py: Python<'_>, function: &mut Option<Function>, payload: &[u8]) -> (u8, Vec<u8>) {
+fn answer(py: Python<'_>, function: &mut Option<Function>, worker: &mut Worker) -> (u8, Payload) {
     let failure = |error: PyErr, decoding: bool| {
         let bytes = payload::of_error(py, error, decoding);
         // dump_error falls back by itself; what is left is an empty failure, a clear one
         (wire::FAILURE, bytes.unwrap_or_default())
     };
-    let called = match load(py, function).and_then(|f| Ok((f, payload::to_call(py, payload)?))) {
+    let called = match load(py, function).and_then(|f| Ok((f, payload::to_call(py, worker)?))) {
         Err(error) => return failure(error, true),
         Ok((Some(function), (args, kwargs))) => function.bind(py).call(args, kwargs.as_ref()),
         Ok((None, (all, kwargs))) => {
@@ -122,8 +125,8 @@ fn answer(py: Python<'_>, function: &mut Option<Function>, payload: &[u8]) -> (u
             function.and_then(|function| function.call(rest, kwargs.as_ref()))
         }
     };
-    match called.and_then(|value| payload::of_value(&value)) {
-        Ok(bytes) => (wire::RESULT, bytes),
+    match called.and_then(|value| payload::of_value(worker.store(), &value)) {
+        Ok(answer) => (wire::RESULT, answer),
         Err(error) => failure(error, false),
     }
 }

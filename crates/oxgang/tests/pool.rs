@@ -102,7 +102,7 @@ fn word(text: &str) -> Arc<Callable> {
 
 fn result(handle: Arc<JoinHandle>) -> Vec<u8> {
     match handle.join() {
-        Some(Outcome::Result(bytes)) => bytes,
+        Some(Outcome::Result(body)) => body.to_vec().expect("readable"),
         other => panic!("not a result: {other:?}"),
     }
 }
@@ -121,7 +121,7 @@ fn results_and_errors_come_back() {
         assert_eq!(result(handle), expected);
     }
     let (_, failed) = running.submit(&fail, b"why");
-    assert!(matches!(failed.join(), Some(Outcome::Failure(text)) if text == b"why"));
+    assert!(matches!(failed.join(), Some(Outcome::Failure(text)) if text.inline() == Some(b"why")));
     running.end();
 }
 
@@ -184,7 +184,9 @@ fn many_deaths_exact_accounts() {
     let mut lost = Vec::new();
     for (i, handle) in handles {
         match handle.join() {
-            Some(Outcome::Result(bytes)) => assert_eq!(bytes, i.to_le_bytes()),
+            Some(Outcome::Result(body)) => {
+                assert_eq!(body.inline(), Some(i.to_le_bytes().as_slice()));
+            }
             Some(Outcome::Crashed(_)) => lost.push(i),
             other => panic!("task {i}: {other:?}"),
         }

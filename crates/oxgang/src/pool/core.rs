@@ -7,12 +7,12 @@ use std::sync::Arc;
 use oxgang_os::Result;
 use oxgang_os::process::Process;
 use oxgang_os::segment::Segment;
-use oxgang_shm::arena::Block;
 use oxgang_shm::ring::FIRST_INCARNATION;
 use oxgang_shm::watch::{Interest, Watch};
 
 use super::life::{Answer, Life, Sent};
-use crate::segment::{BlockWriter, Mapped};
+use crate::segment::Mapped;
+use crate::store::Store;
 use crate::supervisor::{Event, Incarnation, Instruction, Phase, Supervisor};
 use crate::task::{Completion, Crash, Outcome, Payload, Task, TaskId};
 use crate::wire;
@@ -56,10 +56,9 @@ pub(super) struct Core {
     /// Unfinished tasks that will ask for it, and waiters that do not lead.
     pub watched: isize,
     interest: Interest,
-    arena: BlockWriter,
-    setup: Vec<u8>,
-    /// Where the setup is if it is long: lent for the pool's life, every worker reads it.
-    setup_block: Option<Block>,
+    store: Arc<Store>,
+    /// Every worker reads it.
+    setup: Payload,
     tasks_per_worker: Option<u64>,
     average_ns: Option<u64>,
     watch: Watch<Mapped>,
@@ -70,7 +69,7 @@ impl Core {
         max_workers: usize,
         tasks_per_worker: Option<u64>,
         setup: Vec<u8>,
-        arena: BlockWriter,
+        store: Arc<Store>,
         watch: Watch<Mapped>,
     ) -> Self {
         Self {
@@ -84,9 +83,8 @@ impl Core {
             spent: Vec::new(),
             watched: 0,
             interest: Interest::Idle,
-            arena,
-            setup,
-            setup_block: None,
+            store,
+            setup: setup.into(),
             tasks_per_worker,
             average_ns: None,
             watch,
@@ -191,9 +189,8 @@ impl Core {
             }
         }
         if any {
-            let read = self.lives[index].callables_read();
-            self.give_back(read);
             let life = &mut self.lives[index];
+            life.forget_callables_read();
             // room has been made; a worker that waits for it must hear of it
             if life.settle_debts().is_err() {
                 life.give_up();
@@ -226,9 +223,12 @@ impl Core {
             }
             wire::SETUP_FAILED => {
                 let one = life.incarnation;
-                let why = String::from_utf8_lossy(&answer.body).into_owned();
+                let why = answer.body.to_vec().unwrap_or_default();
+                let why = String::from_utf8_lossy(&why).into_owned();
                 self.handle(Event::SetupFailed(one, why));
             }
+            wire::KEEP if life.keep(answer.id, answer.aux) => {}
+            wire::RELEASE if life.release(answer.aux) => {}
             _ => life.give_up(),
         }
     }
@@ -243,13 +243,9 @@ impl Core {
         });
     }
 
-    /// The end of a task's way: its block is free, and who waits is told.
+    /// The end of a task's way: its blocks are let go, and who waits is told.
     fn finish(&mut self, task: Task, outcome: Outcome) {
-        self.give_back(task.block);
-        self.tell(task.completion, outcome);
-    }
-
-    fn tell(&mut self, completion: Arc<dyn Completion>, outcome: Outcome) {
+        let completion = task.completion;
         if completion.clone().complete(outcome) {
             self.watched -= 1;
             self.attention.push(completion);
@@ -328,35 +324,19 @@ impl Core {
 
     /// Sends a task, or gives it back. One that cannot be sent at all is told so.
     fn send(&mut self, index: usize, mut task: Task) -> Option<Task> {
-        let longest = Life::longest_inline();
-        let bytes = &task.callable.bytes;
-        let mut callable_block = None;
-        let lent = (|| {
-            if bytes.len() > longest && self.lives[index].lacks(&task.callable) {
-                callable_block = Some(self.arena.put(&[bytes])?);
-            }
-            if task.block.is_none() && task.payload.len() > longest {
-                task.block = Some(self.arena.put(&task.payload.parts())?);
-                task.payload = Payload::default();
-            }
-            Result::Ok(())
-        })();
-        if let Err(error) = lent {
-            self.give_back(callable_block);
-            let size = task.callable.bytes.len().max(task.payload.len());
+        let lacking = self.lives[index].lacks(&task.callable);
+        let mut callable = lacking.then(|| Payload::from(task.callable.bytes.clone()));
+        let settled = task.payload.settle(&self.store).and_then(|()| match &mut callable {
+            Some(callable) => callable.settle(&self.store),
+            None => Ok(()),
+        });
+        if let Err(error) = settled {
+            let size = task.callable.bytes.len().max(task.payload.length());
             let why = format!("no shared memory for a call of {size} bytes: {error}");
             self.finish(task, Outcome::Broken(why.into()));
             return None;
         }
-        let (task, unused) = self.lives[index].send(task, callable_block)?;
-        self.give_back(unused);
-        Some(task)
-    }
-
-    fn give_back(&mut self, blocks: impl IntoIterator<Item = Block>) {
-        for block in blocks {
-            self.arena.take_back(block.offset);
-        }
+        self.lives[index].send(task, callable.as_ref())
     }
 
     /// Tasks begin in the order of their submission, as far as anybody can tell: a worker that
@@ -465,10 +445,8 @@ impl Core {
 
     /// Makes the channel of a worker that is to be started. Tasks may be sent to it at once.
     pub fn prepare(&mut self, one: Incarnation) -> Result<Segment> {
-        if self.setup_block.is_none() && self.setup.len() > Life::longest_inline() {
-            self.setup_block = Some(self.arena.put(&[&self.setup])?);
-        }
-        let life = Life::new(one, &self.setup, self.setup_block)?;
+        self.setup.settle(&self.store)?;
+        let life = Life::new(one, &self.setup)?;
         let channel = {
             use std::os::fd::AsFd;
             Segment::adopt(life.channel().as_fd().try_clone_to_owned()?)?
@@ -508,7 +486,6 @@ impl Core {
         };
         self.take_in_from(index);
         let mut life = self.lives.swap_remove(index);
-        self.give_back(std::mem::take(&mut life.callables).into_iter().map(|(_, block)| block));
         self.watch.forget_spinners();
         let orderly = life.retiring && !life.given_up;
         if !orderly {

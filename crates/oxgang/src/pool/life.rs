@@ -8,13 +8,13 @@ use oxgang_os::Result;
 use oxgang_os::futex;
 use oxgang_os::process::{Exit, Process};
 use oxgang_os::segment::Segment;
-use oxgang_shm::arena::Block;
-use oxgang_shm::channel::{AT_BELL, IN_BLOCK, OwnerEnd, Shape};
+use oxgang_shm::channel::{ATTACHED, AT_BELL, IN_BLOCK, OwnerEnd, Shape};
 use oxgang_shm::ring::Full;
 
-use crate::segment::{BlockReader, Mapped};
+use crate::segment::Mapped;
+use crate::store::{Blocks, Received, Returns, Stored};
 use crate::supervisor::Incarnation;
-use crate::task::{Callable, Task};
+use crate::task::{Body, Callable, Payload, Task, split_attached};
 use crate::wire;
 
 /// Room in the ring that is kept for the last frame: it must find its way in whatever the ring
@@ -28,16 +28,13 @@ pub(super) struct Sent {
     pub position: u64,
 }
 
-/// An answer, its bytes copied out.
+/// An answer: short bytes copied out, long ones where they are.
 pub(super) struct Answer {
     pub kind: u8,
     pub id: u64,
     pub aux: u64,
-    pub body: Vec<u8>,
+    pub body: Body,
 }
-
-/// A task for which there was no room, and its callable's block, if that is not in use.
-pub(super) type Unsent = (Task, Option<Block>);
 
 /// Why a worker's memory cannot be worked with any more.
 pub(super) type Spoilt = std::io::Error;
@@ -48,7 +45,9 @@ pub(super) struct Life {
     end: OwnerEnd<Mapped>,
     words: Mapped,
     segment: Segment,
-    results: BlockReader,
+    results: Arc<Blocks>,
+    /// Result blocks that nobody looks at any more, from whoever dropped them.
+    returns: Arc<Returns>,
     /// In the order in which they were sent.
     pub sent: VecDeque<Sent>,
     /// Which callable each of the worker's slots holds.
@@ -64,31 +63,30 @@ pub(super) struct Life {
     /// Tasks sent to it and not taken back.
     pub accepted: u64,
     /// Blocks of callables that it may not have read yet, by their frames.
-    pub callables: Vec<(u64, Block)>,
-    /// Blocks to give back when there is room to say so.
+    callables: Vec<(u64, Arc<Stored>)>,
+    /// Blocks of tasks that it has answered, which something there still looks at.
+    kept: Vec<Arc<Stored>>,
+    /// Result blocks to give back when there is room to say so.
     owed: Vec<u64>,
     stop_owed: bool,
 }
 
 impl Life {
-    pub fn new(incarnation: Incarnation, setup: &[u8], setup_block: Option<Block>) -> Result<Self> {
+    pub fn new(incarnation: Incarnation, setup: &Payload) -> Result<Self> {
         let shape = Shape::STANDARD;
         let segment = Segment::create("oxgang channel", shape.bytes() as u64)?;
         let words = Mapped::new(segment.map(0, shape.bytes())?);
         let mut end = OwnerEnd::create(words.clone(), shape, incarnation);
-        let description = setup_block.map(Block::to_bytes);
-        let pushed = match &description {
-            Some(bytes) => end.requests.push(wire::SETUP | IN_BLOCK, 0, 0, &[bytes]),
-            None => end.requests.push(wire::SETUP, 0, 0, &[setup]),
-        };
+        let pushed = setup.frame(wire::SETUP, |kind, parts| end.requests.push(kind, 0, 0, parts));
         pushed.map_err(Spoilt::other)?.map_err(|Full| Spoilt::other("setup too long"))?;
-        let results = BlockReader::new(Segment::adopt(segment.as_fd().try_clone_to_owned()?)?);
+        let results = Blocks::new(Segment::adopt(segment.as_fd().try_clone_to_owned()?)?);
         Ok(Self {
             incarnation,
             end,
             words,
             segment,
             results,
+            returns: Arc::default(),
             sent: VecDeque::new(),
             slots: vec![0; wire::SLOTS],
             process: None,
@@ -98,6 +96,7 @@ impl Life {
             given_up: false,
             accepted: 0,
             callables: Vec::new(),
+            kept: Vec::new(),
             owed: Vec::new(),
             stop_owed: false,
         })
@@ -105,10 +104,6 @@ impl Life {
 
     pub fn channel(&self) -> &Segment {
         &self.segment
-    }
-
-    pub fn longest_inline() -> usize {
-        Shape::STANDARD.longest_inline()
     }
 
     pub fn seems_asleep(&self) -> bool {
@@ -120,29 +115,26 @@ impl Life {
         self.slots[callable.id as usize % wire::SLOTS] != callable.id
     }
 
-    /// Sends a task, and before it its callable if the worker lacks it; `callable_block` holds
-    /// that, if it is long. Gives the task back if there is no room now, or the worker had to be given
-    /// up.
-    pub fn send(&mut self, task: Task, callable_block: Option<Block>) -> Option<Unsent> {
+    /// Sends a task, and before it its callable if the worker lacks it, which must have been
+    /// settled (so must the task's own payload). Gives the task back if there is no room now, or
+    /// the worker had to be given up.
+    pub fn send(&mut self, task: Task, callable: Option<&Payload>) -> Option<Task> {
         let slot = task.callable.id as usize % wire::SLOTS;
-        let mut unused = callable_block;
-        if self.lacks(&task.callable) {
-            let (id, bytes) = (task.callable.id, &task.callable.bytes);
-            match self.push(wire::DEFINE, id, slot as u64, &[bytes], callable_block) {
-                Ok(position) => {
-                    self.slots[slot] = id;
-                    self.callables.extend(unused.take().map(|block| (position, block)));
-                }
-                Err(Full) => return Some((task, unused)),
-            }
+        if let Some(callable) = callable {
+            let id = task.callable.id;
+            let Ok(position) = self.push(wire::DEFINE, id, slot as u64, callable) else {
+                return Some(task);
+            };
+            self.slots[slot] = id;
+            self.callables.extend(callable.blocks().map(|block| (position, block.clone())));
         }
-        match self.push(wire::TASK, task.id, slot as u64, &task.payload.parts(), task.block) {
+        match self.push(wire::TASK, task.id, slot as u64, &task.payload) {
             Ok(position) => {
                 self.accepted += 1;
                 self.sent.push_back(Sent { task, position });
                 None
             }
-            Err(Full) => Some((task, unused)),
+            Err(Full) => Some(task),
         }
     }
 
@@ -151,39 +143,43 @@ impl Life {
         kind: u8,
         id: u64,
         aux: u64,
-        parts: &[&[u8]],
-        block: Option<Block>,
+        payload: &Payload,
     ) -> std::result::Result<u64, Full> {
-        let described = block.map(Block::to_bytes);
-        let described = described.as_ref().map(|bytes| [bytes.as_slice()]);
-        let (kind, parts) = match &described {
-            Some(description) => (kind | IN_BLOCK, description.as_slice()),
-            None => (kind, parts),
-        };
-        let length = parts.iter().map(|part| part.len()).sum();
-        let pushed = match self.end.requests.has_room(length, RESERVE) {
-            Ok(true) => self.end.requests.push(kind, id, aux, parts),
-            Ok(false) => Ok(Err(Full)),
-            Err(corrupt) => Err(corrupt),
-        };
+        let requests = &mut self.end.requests;
+        let pushed = payload.frame(kind, |kind, parts| {
+            let length = parts.iter().map(|part| part.len()).sum();
+            match requests.has_room(length, RESERVE) {
+                Ok(true) => requests.push(kind, id, aux, parts),
+                Ok(false) => Ok(Err(Full)),
+                Err(corrupt) => Err(corrupt),
+            }
+        });
         pushed.unwrap_or_else(|_| {
             self.give_up();
             Err(Full)
         })
     }
 
-    /// Blocks of callables that the worker has read by now.
-    pub fn callables_read(&mut self) -> Vec<Block> {
+    /// Forgets blocks of callables that the worker has read by now.
+    pub fn forget_callables_read(&mut self) {
         let Self { callables, end, .. } = self;
-        let mut read = Vec::new();
-        callables.retain(|(position, block)| {
-            let begun = end.requests.begun(*position).unwrap_or(false);
-            if begun {
-                read.push(*block);
-            }
-            !begun
+        callables.retain(|(position, _)| !end.requests.begun(*position).unwrap_or(false));
+    }
+
+    /// Something at the worker still looks at a block of this task; `false` if it makes that up.
+    pub fn keep(&mut self, task: u64, offset: u64) -> bool {
+        let sent = self.sent.iter().find(|sent| sent.task.id == task);
+        let block = sent.and_then(|sent| {
+            sent.task.payload.attached.iter().find(|block| block.block().offset == offset)
         });
-        read
+        self.kept.extend(block.cloned());
+        block.is_some()
+    }
+
+    /// Nothing looks at a kept block any more; `false` if it makes that up.
+    pub fn release(&mut self, offset: u64) -> bool {
+        let at = self.kept.iter().position(|block| block.block().offset == offset);
+        at.map(|at| self.kept.swap_remove(at)).is_some()
     }
 
     /// Wakes the worker if it sleeps.
@@ -198,16 +194,24 @@ impl Life {
         let Some(frame) = self.end.responses.peek().map_err(Spoilt::other)? else {
             return Ok(None);
         };
-        let mut body = Vec::new();
-        self.end.responses.read(&frame, &mut body);
+        let mut body = Body::default();
+        self.end.responses.read(&frame, &mut body.inline);
         self.end.responses.advance(&frame);
-        if frame.kind & IN_BLOCK != 0 {
-            let mut whole = Vec::new();
-            let block = self.results.read(&body, &mut whole)?;
-            self.owed.push(block.offset);
-            body = whole;
+        if frame.kind & ATTACHED != 0 {
+            let (attached, end) = split_attached(&body.inline, &self.results)?;
+            let received = attached.into_iter().map(|block| Arc::new(self.receive(block)));
+            body.attached = received.collect();
+            body.inline.drain(..end);
         }
-        Ok(Some(Answer { kind: frame.kind & !IN_BLOCK, id: frame.id, aux: frame.aux, body }))
+        if frame.kind & IN_BLOCK != 0 {
+            body.block = Some(self.receive(self.results.find(&body.inline)?));
+        }
+        let kind = frame.kind & !(IN_BLOCK | ATTACHED);
+        Ok(Some(Answer { kind, id: frame.id, aux: frame.aux, body }))
+    }
+
+    fn receive(&self, block: oxgang_shm::arena::Block) -> Received {
+        Received::new(&self.results, block, &self.returns, true)
     }
 
     pub fn has_answer(&self) -> bool {
@@ -271,6 +275,7 @@ impl Life {
     /// Says what is owed: blocks that are free again, and that it may end.
     pub fn settle_debts(&mut self) -> Result<()> {
         let mut said = false;
+        self.owed.extend(self.returns.take());
         while let Some(&offset) = self.owed.last() {
             if !self.end.requests.has_room(0, RESERVE).map_err(Spoilt::other)? {
                 break;
@@ -325,7 +330,7 @@ mod tests {
     /// A worker can write anything into its memory, and must not take tasks along.
     #[test]
     fn nonsense_in_the_memory_costs_no_task() {
-        let mut life = Life::new(FIRST_INCARNATION, b"", None).unwrap();
+        let mut life = Life::new(FIRST_INCARNATION, &Payload::default()).unwrap();
         for id in 1..=3 {
             assert!(life.send(task(id), None).is_none());
         }
@@ -337,7 +342,7 @@ mod tests {
         let unsent = loop {
             // the position is looked at when the ring seems full
             filled += 1;
-            if let Some((task, _)) = life.send(task(filled), None) {
+            if let Some(task) = life.send(task(filled), None) {
                 break task;
             }
         };

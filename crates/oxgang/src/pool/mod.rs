@@ -27,8 +27,9 @@ use oxgang_shm::watch::{self, WATCH_BYTES, Watch};
 
 use self::core::Core;
 pub use self::core::Counters;
-use crate::segment::{BlockWriter, Mapped};
+use crate::segment::Mapped;
 use crate::spin::{self, Spinner};
+use crate::store::Store;
 use crate::starter::{Invitation, Notice, Starter};
 use crate::supervisor::{Event, Incarnation, Phase};
 use crate::task::{Callable, Completion, JoinHandle, Task, TaskId};
@@ -109,6 +110,7 @@ pub struct WorkerState {
 /// A pool of worker processes. See the module.
 pub struct Pool {
     core: Mutex<Core>,
+    store: Arc<Store>,
     starter: Box<dyn Starter>,
     segment: Segment,
     watch: Watch<Mapped>,
@@ -158,11 +160,12 @@ impl Pool {
         let cpus = cpus::usable() as u64;
         watch.set_spin_limit(if cpus > 1 { cpus } else { 0 });
         let same = Segment::adopt(segment.as_fd().try_clone_to_owned()?)?;
-        let arena = BlockWriter::new(same, WATCH_BYTES as u64);
+        let store = Store::new(same, WATCH_BYTES as u64);
         let PoolOptions { max_workers, eager, tasks_per_worker, setup } = options;
-        let core = Core::new(max_workers, tasks_per_worker, setup, arena, watch.clone());
+        let core = Core::new(max_workers, tasks_per_worker, setup, store.clone(), watch.clone());
         Ok(Self {
             core: Mutex::new(core),
+            store,
             starter,
             segment,
             watch,
@@ -184,6 +187,12 @@ impl Pool {
     #[must_use]
     pub fn forked(&self) -> bool {
         self.generation != crate::generation()
+    }
+
+    /// Where long bytes of its calls are kept.
+    #[must_use]
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
     }
 
     /// The next free task id.
