@@ -19,6 +19,7 @@ __all__ = [
     "TemplateServer",
     "ThreadPool",
     "ThreadQueue",
+    "Unlocked",
     "__version__",
     "forked",
     "forking",
@@ -49,8 +50,7 @@ class ProcessPool:
     def _open(
         self,
         future_class: type,
-        max_workers: int,
-        tasks_per_worker: int | None,
+        sizes: tuple[int, int | None, int],
         eager: bool,
         setup: bytes,
         starter: Callable[[], Template] | tuple[Callable[..., int], Callable[[int], int | None]],
@@ -134,6 +134,13 @@ class Buffer:
     """A block that came from another process, as writable memory of this one's own."""
 
     def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+@final
+class Unlocked:
+    """Bytes that may not be changed, shown to a pickler as if they might."""
+
+    def __new__(cls, obj: Buffer | Any) -> Unlocked: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
 def forked() -> None: ...

@@ -24,7 +24,7 @@ import types
 
 # the C half of pickle, by itself: a worker's first task waits for this module, and pickle.py
 # brings regular expressions along
-from _pickle import Pickler, PicklingError, loads
+from _pickle import PickleBuffer, Pickler, PicklingError, loads
 from importlib import import_module
 
 from oxgang import _core
@@ -66,6 +66,41 @@ _APART = 1 << 16  # shorter buffers stay in the pickle
 _MOST_APART = 256
 
 
+class _ReadOnly(Exception):
+    """A numpy array that nobody may write was met."""
+
+
+def _unlocked(obj):
+    """How to pickle a numpy array so that it can be written where it arrives, as those that the
+    standard pools send can be, whatever the sender may do with it. None for anything else."""
+    if type(obj).__module__ != "numpy" or type(obj).__name__ != "ndarray":
+        return None
+    make, arguments, *rest = obj.__reduce_ex__(5)
+    if not isinstance(arguments[0], PickleBuffer):
+        return None
+    buffer = PickleBuffer(_core.Unlocked(arguments[0].raw()))
+    return make, (buffer, *arguments[1:]), *rest
+
+
+_unlocking_classes = {}
+
+
+def _unlocking(pickler_class):
+    """The pickler class that unlocks arrays besides."""
+    if pickler_class in _unlocking_classes:
+        return _unlocking_classes[pickler_class]
+    known = getattr(pickler_class, "reducer_override", None)
+
+    class Unlocking(pickler_class):
+        def reducer_override(self, obj):
+            reduced = _unlocked(obj)
+            if reduced is None:
+                return NotImplemented if known is None else known(self, obj)
+            return reduced
+
+    return _unlocking_classes.setdefault(pickler_class, Unlocking)
+
+
 class _Apart(list):
     """What a pickler leaves out of its pickle: long buffers, in their order. They are copied once,
     into shared memory, and the other side looks at them there."""
@@ -77,6 +112,8 @@ class _Apart(list):
             raw = buffer.raw()
         except BufferError:
             return True  # not in one piece: pickle has something to say about that
+        if raw.readonly and type(raw.obj).__module__ == "numpy":
+            raise _ReadOnly
         if raw.nbytes < _APART or len(self) >= _MOST_APART:
             return True
         self.append(raw)
@@ -99,7 +136,10 @@ def _dump(pickler_class, obj, apart):
         pickler = pickler_class(buffer, 5, buffer_callback=take)
     if table is not _reducers():
         pickler.dispatch_table = table = _reducers()
-    pickler.dump(obj)
+    try:
+        pickler.dump(obj)
+    except _ReadOnly:
+        return _dump_anew(_unlocking(pickler_class), obj, _reducers())
     data = buffer.getvalue()
     if left_out:
         return data, left_out
@@ -109,6 +149,16 @@ def _dump(pickler_class, obj, apart):
         buffer.truncate()
         idle.append((pickler, buffer, table, left_out))
     return data
+
+
+def _dump_anew(pickler_class, obj, table):
+    buffer, left_out = io.BytesIO(), _Apart()
+    pickler = pickler_class(buffer, 5, buffer_callback=left_out.take)
+    if table is not None:
+        pickler.dispatch_table = table
+    pickler.dump(obj)
+    data = buffer.getvalue()
+    return (data, left_out) if left_out else data
 
 
 def dumps(obj, apart=False):
@@ -166,16 +216,22 @@ def dump_result(value):
 def _by_value(obj, apart):
     from oxgang._by_value import Pickler as ByValue
 
-    buffer, left_out = io.BytesIO(), _Apart()
-    pickler = ByValue(buffer, 5, left_out.take if apart else None)
     table = _reducers()
     if table is not None:
         from collections import ChainMap
 
-        pickler.dispatch_table = ChainMap(ByValue.reducers, table)
-    pickler.dump(obj)
-    data = buffer.getvalue()
-    return (data, left_out) if left_out else data
+        table = ChainMap(ByValue.reducers, table)
+    if not apart:
+        buffer = io.BytesIO()
+        pickler = ByValue(buffer, 5)
+        if table is not None:
+            pickler.dispatch_table = table
+        pickler.dump(obj)
+        return buffer.getvalue()
+    try:
+        return _dump_anew(ByValue, obj, table)
+    except _ReadOnly:
+        return _dump_anew(_unlocking(ByValue), obj, table)
 
 
 def namespace(name):

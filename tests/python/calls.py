@@ -156,3 +156,55 @@ def nested(depth):
 
 def ignore_term():
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+# -- large data ------------------------------------------------------------------------------
+
+
+def describe(array):
+    return array.shape, array.dtype, array.flags.c_contiguous, array.flags.f_contiguous
+
+
+def describe_and_keep(array, other):
+    return describe(array), other
+
+
+def ends(array):
+    return int(array[0]), int(array[-1])
+
+
+def full(count, number):
+    import numpy
+
+    return numpy.full(count, number, "u1")
+
+
+def fill_and_sum(array, number):
+    array[:] = number
+    return int(array.sum(dtype="i8"))
+
+
+_held = []
+
+
+def hold(array):
+    _held.append(array)
+    return len(_held)
+
+
+def held():
+    return [ends(array) for array in _held]
+
+
+def let_go():
+    _held.clear()
+
+
+def wait_for_file(path):
+    while not os.path.exists(path):
+        time.sleep(0.005)
+
+
+def append_line(path, number, _data):
+    with open(path, "a") as file:
+        file.write(f"{number}\n")

@@ -5,14 +5,15 @@
 //! | call | `PLAIN` | positional arguments, keyword arguments (`None`: there are none) |
 //! | | `PICKLED` | a pickle of both |
 //! | result | `PLAIN` / `PICKLED` | the value |
-//! | failure | `PLAIN` | what `dump_error` made: pickle, class, text, traceback |
+//! | failure | `PLAIN` / `PICKLED` | what `dump_error` made: pickle, class, text, traceback |
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use oxgang::store::{Received, Store, Stored};
 use oxgang::worker::Worker;
-use oxgang::{Body, Outcome, Payload};
-use pyo3::exceptions::{PyException, PyKeyboardInterrupt, PyOSError};
+use oxgang::{Body, Outcome, Payload, Pool};
+use pyo3::exceptions::{PyException, PyKeyboardInterrupt};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyTuple};
@@ -27,12 +28,52 @@ const WORTH_MAPPING: usize = 1 << 18;
 /// Copies from here on are made without the interpreter.
 const LONG_COPY: usize = 1 << 18;
 
-/// A call's arguments. What is long is in the store already.
+/// Arguments that become a payload when there is room for it.
+pub struct LateCall {
+    args: Py<PyTuple>,
+    kwargs: Option<Py<PyDict>>,
+}
+
+/// A call's arguments, or why they are no payload yet.
+pub enum Call {
+    Ready(Payload),
+    Late(LateCall),
+}
+
+/// A call's arguments for the pool. If that holds as many bytes as it may, what is not short is
+/// made later.
 pub fn of_call(
-    store: &Arc<Store>,
+    pool: &Pool,
     args: &Bound<'_, PyTuple>,
     kwargs: Option<&Bound<'_, PyDict>>,
-) -> PyResult<Payload> {
+) -> PyResult<Call> {
+    if let Some((bytes, apart)) = plain(args, kwargs)
+        && (apart.is_empty() || !pool.is_full())
+    {
+        return settled(args.py(), pool.store(), bytes.into(), &lend(&apart)?).map(Call::Ready);
+    }
+    if pool.is_full() {
+        let (args, kwargs) = (args.clone().unbind(), kwargs.map(|dict| dict.clone().unbind()));
+        return Ok(Call::Late(LateCall { args, kwargs }));
+    }
+    let both = (args, kwargs).into_pyobject(args.py())?;
+    pickled(pool.store(), &names(args.py())?.dump_call, both.as_any()).map(Call::Ready)
+}
+
+/// The payload that was to be made later.
+pub fn of_late_call(py: Python<'_>, store: &Arc<Store>, late: &LateCall) -> PyResult<Payload> {
+    let (args, kwargs) = (late.args.bind(py), late.kwargs.as_ref().map(|dict| dict.bind(py)));
+    if let Some((bytes, apart)) = plain(args, kwargs) {
+        return settled(py, store, bytes.into(), &lend(&apart)?);
+    }
+    pickled(store, &names(py)?.dump_call, (args, kwargs).into_pyobject(py)?.as_any())
+}
+
+/// Both as plain bytes, and what goes apart; `None` if that cannot be.
+fn plain<'py>(
+    args: &Bound<'py, PyTuple>,
+    kwargs: Option<&Bound<'py, PyDict>>,
+) -> Option<(Vec<u8>, Vec<Bound<'py, PyAny>>)> {
     let py = args.py();
     let mut bytes = Vec::with_capacity(64);
     let mut apart = Vec::new();
@@ -43,10 +84,7 @@ pub fn of_call(
             Some(kwargs) => codec::encode(kwargs.as_any(), &mut bytes, &mut apart),
             None => codec::encode(py.None().bind(py), &mut bytes, &mut apart),
         };
-    if plain {
-        return settled(py, store, bytes.into(), &apart);
-    }
-    pickled(store, &names(py)?.dump_call, (args, kwargs).into_pyobject(py)?.as_any())
+    plain.then_some((bytes, apart))
 }
 
 /// A pickle of the value, by `dump`: bytes, or bytes and what goes apart.
@@ -63,7 +101,11 @@ fn pickled(store: &Arc<Store>, dump: &Py<PyAny>, value: &Bound<'_, PyAny>) -> Py
     };
     // the pickle stays where it is until it is copied into shared memory
     let payload = Payload::new(vec![PICKLED], PyBackedBytes::from(pickle));
-    settled(py, store, payload, &apart)
+    settled(py, store, payload, &lend(&apart)?)
+}
+
+fn lend(apart: &[Bound<'_, PyAny>]) -> PyResult<Vec<Lent>> {
+    apart.iter().map(Lent::of).collect()
 }
 
 /// Puts into the store what is long, and what goes apart.
@@ -71,9 +113,8 @@ fn settled(
     py: Python<'_>,
     store: &Arc<Store>,
     mut payload: Payload,
-    apart: &[Bound<'_, PyAny>],
+    lent: &[Lent],
 ) -> PyResult<Payload> {
-    let lent = apart.iter().map(Lent::of).collect::<PyResult<Vec<_>>>()?;
     let put = |mut payload: Payload| -> std::io::Result<Payload> {
         if !lent.is_empty() {
             let stored = lent.iter().map(|lent| store.share(lent.as_ref()));
@@ -94,28 +135,24 @@ fn settled(
 /// A call's arguments, in the worker.
 pub fn to_call<'py>(
     py: Python<'py>,
-    worker: &mut Worker,
+    worker: &Worker,
 ) -> PyResult<(Bound<'py, PyTuple>, Option<Bound<'py, PyDict>>)> {
-    let mut kind = [0];
-    worker.read_payload(0, &mut kind).map_err(PyOSError::new_err)?;
-    let (args, kwargs) = match kind {
-        [PLAIN] => {
-            worker.fetch_payload().map_err(PyOSError::new_err)?;
-            let bytes = worker.inline_payload().unwrap_or_default();
-            let (args, rest) = codec::decode(py, &bytes[1..], worker.attached())?;
-            (args, codec::decode(py, rest, worker.attached())?.0)
+    let source = Encoded {
+        length: worker.payload_length(),
+        inline: worker.inline_payload(),
+        read: &|at, into| worker.read_payload(at, into),
+        attached: worker.attached(),
+    };
+    let (args, kwargs) = match source.kind()? {
+        PLAIN => {
+            let bytes = source.bytes()?;
+            let (args, rest) = codec::decode(py, &bytes[1..], source.attached)?;
+            (args, codec::decode(py, rest, source.attached)?.0)
         }
-        [PICKLED] => {
-            let pickle = match worker.inline_payload() {
-                Some(bytes) => PyBytes::new(py, &bytes[1..]),
-                None => PyBytes::new_with(py, worker.payload_length() - 1, |into| {
-                    worker.read_payload(1, into).map_err(PyOSError::new_err)
-                })?,
-            };
-            let both = loads(py, pickle, worker.attached())?.cast_into::<PyTuple>()?;
+        _ => {
+            let both = source.unpickle(py)?.cast_into::<PyTuple>()?;
             (both.get_item(0)?, both.get_item(1)?)
         }
-        _ => return Err(PyException::new_err("a call in an unknown encoding")),
     };
     let kwargs = if kwargs.is_none() { None } else { Some(kwargs.cast_into::<PyDict>()?) };
     Ok((args.cast_into::<PyTuple>()?, kwargs))
@@ -127,55 +164,78 @@ pub fn of_value(store: &Arc<Store>, value: &Bound<'_, PyAny>) -> PyResult<Payloa
     let (mut bytes, mut apart) = (Vec::with_capacity(32), Vec::new());
     bytes.push(PLAIN);
     if codec::encode(value, &mut bytes, &mut apart) {
-        return settled(py, store, bytes.into(), &apart);
+        return settled(py, store, bytes.into(), &lend(&apart)?);
     }
     pickled(store, &names(py)?.dump_result, value)
 }
 
 fn to_value<'py>(py: Python<'py>, body: &Body) -> PyResult<Bound<'py, PyAny>> {
-    let mut kind = [0];
-    body.read(0, &mut kind).map_err(PyOSError::new_err)?;
-    match (kind, body.inline()) {
-        ([PLAIN], Some(bytes)) => Ok(codec::decode(py, &bytes[1..], body.attached())?.0),
-        ([PLAIN], None) => {
-            let bytes = body.to_vec().map_err(PyOSError::new_err)?;
-            Ok(codec::decode(py, &bytes[1..], body.attached())?.0)
-        }
-        ([PICKLED], Some(bytes)) => loads(py, PyBytes::new(py, &bytes[1..]), body.attached()),
-        ([PICKLED], None) => {
-            // read from a copy of our own: nobody can change it while it is looked at
-            let pickle = PyBytes::new_with(py, body.length() - 1, |into| {
-                body.read(1, into).map_err(PyOSError::new_err)
-            })?;
-            loads(py, pickle, body.attached())
-        }
-        _ => Err(PyException::new_err("a value in an unknown encoding")),
+    let source = Encoded {
+        length: body.length(),
+        inline: body.inline(),
+        read: &|at, into| body.read(at, into),
+        attached: body.attached(),
+    };
+    match source.kind()? {
+        PLAIN => Ok(codec::decode(py, &source.bytes()?[1..], source.attached)?.0),
+        _ => source.unpickle(py),
     }
 }
 
-fn loads<'py>(
-    py: Python<'py>,
-    pickle: Bound<'py, PyBytes>,
-    apart: &[Arc<Received>],
-) -> PyResult<Bound<'py, PyAny>> {
-    let loads = names(py)?.loads.bind(py);
-    if apart.is_empty() {
-        return loads.call1((pickle,));
+/// A payload that has arrived.
+struct Encoded<'a> {
+    length: usize,
+    inline: Option<&'a [u8]>,
+    read: &'a dyn Fn(usize, &mut [u8]) -> std::io::Result<()>,
+    attached: &'a [Arc<Received>],
+}
+
+impl<'a> Encoded<'a> {
+    fn kind(&self) -> PyResult<u8> {
+        let mut kind = [0];
+        (self.read)(0, &mut kind)?;
+        Ok(kind[0])
     }
-    let buffers = PyList::empty(py);
-    for received in apart {
-        if received.length() >= WORTH_MAPPING {
-            buffers.append(Bound::new(py, Buffer::of(received)?)?)?;
-        } else {
-            let copy = PyByteArray::new_with(py, received.length(), |into| {
-                received.read(0, into).map_err(PyOSError::new_err)
-            })?;
-            buffers.append(copy)?;
+
+    fn bytes(&self) -> PyResult<Cow<'a, [u8]>> {
+        if let Some(bytes) = self.inline {
+            return Ok(Cow::Borrowed(bytes));
         }
+        let mut bytes = vec![0; self.length];
+        (self.read)(0, &mut bytes)?;
+        Ok(Cow::Owned(bytes))
     }
-    let options = PyDict::new(py);
-    options.set_item(pyo3::intern!(py, "buffers"), buffers)?;
-    loads.call((pickle,), Some(&options))
+
+    fn unpickle<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        if self.kind()? != PICKLED {
+            return Err(PyException::new_err("a payload in an unknown encoding"));
+        }
+        let pickle = match self.inline {
+            Some(bytes) => PyBytes::new(py, &bytes[1..]),
+            // read from a copy of our own: nobody can change it while it is looked at
+            None => PyBytes::new_with(py, self.length - 1, |into| Ok((self.read)(1, into)?))?,
+        };
+        let loads = names(py)?.loads.bind(py);
+        if self.attached.is_empty() {
+            return loads.call1((pickle,));
+        }
+        let buffers = PyList::empty(py);
+        for received in self.attached {
+            buffers.append(look_at(py, received)?)?;
+        }
+        let options = PyDict::new(py);
+        options.set_item(pyo3::intern!(py, "buffers"), buffers)?;
+        loads.call((pickle,), Some(&options))
+    }
+}
+
+/// A block's bytes as memory of this process's own.
+fn look_at<'py>(py: Python<'py>, received: &Arc<Received>) -> PyResult<Bound<'py, PyAny>> {
+    if received.length() >= WORTH_MAPPING {
+        return Ok(Bound::new(py, Buffer::of(received)?)?.into_any());
+    }
+    let copy = PyByteArray::new_with(py, received.length(), |into| Ok(received.read(0, into)?))?;
+    Ok(copy.into_any())
 }
 
 /// What was raised. `decoding`: while the call's own data was being rebuilt.

@@ -8,14 +8,14 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use oxgang::pool::{PoolOptions, Refused};
 use oxgang::starter::{Invitation, Starter};
 use oxgang::template::TemplateStarter;
-use oxgang::{Callable, Outcome, Pool, Task};
+use oxgang::{Callable, Late, Outcome, Pool, Task, TaskId};
 use oxgang_os::process::{Exit, Process};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyCFunction, PyDict, PyFunction, PyList, PyTuple, PyType};
 
 use crate::future::{self, Future, Source};
-use crate::payload;
+use crate::payload::{self, Call, LateCall};
 use crate::python::names;
 use crate::template::Template;
 
@@ -103,6 +103,20 @@ pub struct PoolHandle {
     pool: Arc<Pool>,
 }
 
+impl PoolHandle {
+    /// Makes the payload of a call that had to wait for room.
+    fn encode(&self, py: Python<'_>, id: TaskId, late: Late) {
+        let call = late.downcast_ref::<LateCall>();
+        let call = call.ok_or_else(|| PyTypeError::new_err("not a call"));
+        let made = call.and_then(|call| payload::of_late_call(py, self.pool.store(), call));
+        let made = made.map_err(|error| {
+            // of what cannot be told at all an empty failure is left, a clear one
+            Outcome::Failure(payload::of_error(py, error, false).unwrap_or_default().into())
+        });
+        py.detach(|| self.pool.encoded(id, made));
+    }
+}
+
 #[pymethods]
 impl PoolHandle {
     /// Serves the pool until it is over. For a thread that Python made.
@@ -117,6 +131,9 @@ impl PoolHandle {
             }
             if turn.finished {
                 return Ok(());
+            }
+            if let Some((id, late)) = turn.late {
+                self.encode(py, id, late);
             }
         }
     }
@@ -163,6 +180,7 @@ impl PoolHandle {
             ("moved", counters.moved),
             ("started", counters.started),
             ("crashed", counters.crashed),
+            ("held_bytes", self.pool.held_bytes()),
         ] {
             dict.set_item(name, count)?;
         }
@@ -194,17 +212,17 @@ impl ProcessPool {
         }
     }
 
-    /// Makes the pool. `starter` is a function that gives the template of the moment, or a pair
+    /// Makes the pool. `sizes`: workers, tasks per worker, bytes that may be held. `starter` is a function that gives the template of the moment, or a pair
     /// of functions: see `PythonStarter`.
     fn _open(
         &self,
         future_class: Py<PyAny>,
-        max_workers: usize,
-        tasks_per_worker: Option<u64>,
+        sizes: (usize, Option<u64>, u64),
         eager: bool,
         setup: &[u8],
         starter: &Bound<'_, PyAny>,
     ) -> PyResult<PoolHandle> {
+        let (max_workers, tasks_per_worker, room) = sizes;
         let starter: Box<dyn Starter> = match starter.extract() {
             Ok((start, exitcode)) => Box::new(PythonStarter { start, exitcode }),
             Err(_) => {
@@ -218,7 +236,8 @@ impl ProcessPool {
                 })))
             }
         };
-        let options = PoolOptions { max_workers, eager, tasks_per_worker, setup: setup.to_vec() };
+        let options =
+            PoolOptions { max_workers, eager, tasks_per_worker, setup: setup.to_vec(), room };
         let pool = Arc::new(Pool::new(options, starter).map_err(PyOSError::new_err)?);
         let twice = || PyRuntimeError::new_err("the executor is already set up");
         self.pool.set(pool.clone()).map_err(|_| twice())?;
@@ -312,20 +331,24 @@ impl ProcessPool {
         let future = class.call0(py)?.into_bound(py);
         let completion = future::cell_of(&future)?;
         let encoded = callable.and_then(|callable| match callable {
-            Some(callable) => Ok((callable, payload::of_call(pool.store(), args, kwargs)?)),
+            Some(callable) => Ok((callable, payload::of_call(pool, args, kwargs)?)),
             None => {
                 let all = std::iter::once(function.clone()).chain(args.iter());
                 let all = PyTuple::new(py, all.collect::<Vec<_>>())?;
-                Ok((self.apply.clone(), payload::of_call(pool.store(), &all, kwargs)?))
+                Ok((self.apply.clone(), payload::of_call(pool, &all, kwargs)?))
             }
         });
         let bound = future.cast::<Future>()?;
         match encoded {
-            Ok((callable, payload)) => {
+            Ok((callable, call)) => {
                 let id = Pool::next_task();
                 let named = self.named(function, &callable)?;
                 bound.get().bind(Source { pool: pool.clone(), task: id, function: named });
-                Ok((future, Some(Task::new(id, callable, payload, completion))))
+                let task = match call {
+                    Call::Ready(payload) => Task::new(id, callable, payload, completion),
+                    Call::Late(late) => Task::late(id, callable, Arc::new(late), completion),
+                };
+                Ok((future, Some(task)))
             }
             Err(error) if error.is_instance_of::<pyo3::exceptions::PyException>(py) => {
                 if let Some(why) = pool.broken() {

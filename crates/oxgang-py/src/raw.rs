@@ -93,3 +93,34 @@ impl Buffer {
         self.mapping.length()
     }
 }
+
+/// The bytes of an object that allows nobody to change them, shown as if it did: for a pickler,
+/// which writes down whether they may be changed, and reads them.
+#[pyclass(frozen, module = "oxgang._core")]
+pub struct Unlocked {
+    lent: Lent,
+}
+
+#[pymethods]
+impl Unlocked {
+    #[new]
+    fn new(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        Ok(Self { lent: Lent::of(object)? })
+    }
+
+    unsafe fn __getbuffer__(
+        slf: Bound<'_, Self>,
+        view: *mut ffi::Py_buffer,
+        flags: c_int,
+    ) -> PyResult<()> {
+        let bytes = slf.get().lent.as_ref();
+        let length = ffi::Py_ssize_t::try_from(bytes.len())?;
+        let address = bytes.as_ptr().cast_mut().cast();
+        // SAFETY: `view` is the interpreter's, to be filled; the memory stays where it is as long
+        // as this object lives, which the view keeps alive. It is never written: the only user is
+        // `oxgang._pickling`, which hands this to picklers and to nobody else.
+        let filled =
+            unsafe { ffi::PyBuffer_FillInfo(view, slf.as_ptr(), address, length, 0, flags) };
+        if filled == 0 { Ok(()) } else { Err(PyErr::fetch(slf.py())) }
+    }
+}

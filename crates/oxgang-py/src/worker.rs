@@ -51,7 +51,7 @@ pub fn work(py: Python<'_>, invitation: &Invitation, setup: &Bound<'_, PyAny>) -
         match request.kind {
             wire::TASK => {
                 let start = Instant::now();
-                let (kind, answer) = answer(py, &mut functions[slot], &mut worker);
+                let (kind, answer) = answer(py, &mut functions[slot], &worker);
                 let nanoseconds = start.elapsed().as_nanos() as u64;
                 publish(py, &mut worker, kind, request.id, nanoseconds, answer)?;
             }
@@ -104,12 +104,13 @@ fn publish(
         let text = format!("no shared memory for a result of {size} bytes: {error}");
         let error = pyo3::exceptions::PyMemoryError::new_err(text);
         let mut answer = payload::of_error(py, error, false)?;
-        py.detach(|| worker.publish(wire::FAILURE, id, aux, &mut answer)).map_err(PyOSError::new_err)
+        py.detach(|| worker.publish(wire::FAILURE, id, aux, &mut answer))
+            .map_err(PyOSError::new_err)
     })
 }
 
 /// Runs the call: kind and bytes of the answer.
-fn answer(py: Python<'_>, function: &mut Option<Function>, worker: &mut Worker) -> (u8, Payload) {
+fn answer(py: Python<'_>, function: &mut Option<Function>, worker: &Worker) -> (u8, Payload) {
     let failure = |error: PyErr, decoding: bool| {
         let bytes = payload::of_error(py, error, decoding);
         // dump_error falls back by itself; what is left is an empty failure, a clear one

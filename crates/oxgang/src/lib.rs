@@ -30,7 +30,9 @@ pub mod wire;
 pub mod worker;
 
 pub use pool::{Pool, PoolOptions};
-pub use task::{Body, Callable, Completion, Crash, JoinHandle, Outcome, Payload, Task, TaskId};
+pub use task::{
+    Body, Callable, Completion, Crash, JoinHandle, Late, Outcome, Payload, Task, TaskId,
+};
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

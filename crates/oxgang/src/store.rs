@@ -33,6 +33,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use oxgang_os::Result;
+use oxgang_os::event::WakeUp;
 use oxgang_os::segment::{Mapping, PrivateMapping, Segment};
 use oxgang_shm::arena::{Arena, Block};
 
@@ -73,6 +74,8 @@ pub struct Store {
     books: Mutex<Books>,
     /// Bytes lent now, for a quick look.
     lent: AtomicU64,
+    /// Something has come back since the last trim.
+    slack: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -83,8 +86,6 @@ struct Books {
     fresh_from: u64,
     /// Long blocks by where their bytes came from and how many they are.
     shared: HashMap<(usize, usize), Weak<Stored>>,
-    /// Something has come back since the last trim.
-    slack: bool,
 }
 
 /// A block and its bytes, until the last clone of the `Arc` goes.
@@ -112,7 +113,7 @@ impl Drop for Stored {
     fn drop(&mut self) {
         let mut books = lock(&self.store.books);
         books.arena.take_back(self.block.offset);
-        books.slack = true;
+        self.store.slack.store(true, Ordering::Relaxed);
         self.store.lent.store(books.arena.lent_bytes(), Ordering::Relaxed);
     }
 }
@@ -126,9 +127,9 @@ impl Store {
             extents: Extents::default(),
             fresh_from: start,
             shared: HashMap::new(),
-            slack: false,
         };
-        Arc::new(Self { segment, books: Mutex::new(books), lent: AtomicU64::new(0) })
+        let (lent, slack) = (AtomicU64::new(0), AtomicBool::new(false));
+        Arc::new(Self { segment, books: Mutex::new(books), lent, slack })
     }
 
     /// Puts the parts into a block, one after the other.
@@ -230,7 +231,7 @@ impl Store {
                 fresh_from = offset + keep;
             }
         }
-        books.slack = false;
+        self.slack.store(false, Ordering::Relaxed);
         if any {
             // what lies below is partly fresh too: written through a mapping, it only costs more
             books.fresh_from = fresh_from.max(books.arena.lent_end());
@@ -242,10 +243,9 @@ impl Store {
     #[must_use]
     pub fn has_slack(&self) -> bool {
         let books = lock(&self.books);
-        let written = |(offset, length): (u64, u64)| {
-            books.fresh_from.saturating_sub(offset).min(length)
-        };
-        books.slack && books.arena.free_ranges().map(written).sum::<u64>() > KEPT_WARM
+        let written =
+            |(offset, length): (u64, u64)| books.fresh_from.saturating_sub(offset).min(length);
+        books.arena.free_ranges().map(written).sum::<u64>() > KEPT_WARM
     }
 }
 
@@ -269,17 +269,42 @@ pub struct Blocks {
 pub struct Returns {
     offsets: Mutex<Vec<u64>>,
     any: AtomicBool,
+    /// Nobody looks by itself: whoever brings one rings.
+    unattended: AtomicBool,
+    bell: Option<Arc<WakeUp>>,
 }
 
 impl Returns {
-    fn push(&self, offset: u64) {
-        lock(&self.offsets).push(offset);
-        self.any.store(true, Ordering::Release);
+    /// With a bell for times when nobody looks.
+    pub(crate) fn with_bell(bell: Arc<WakeUp>) -> Arc<Self> {
+        Arc::new(Self { bell: Some(bell), ..Self::default() })
     }
 
-    /// Takes what there is. One load if there is nothing.
-    pub fn take(&self) -> Vec<u64> {
-        if !self.any.load(Ordering::Relaxed) || !self.any.swap(false, Ordering::Acquire) {
+    fn push(&self, offset: u64) {
+        lock(&self.offsets).push(offset);
+        self.any.store(true, Ordering::SeqCst);
+        if self.unattended.load(Ordering::SeqCst)
+            && self.unattended.swap(false, Ordering::SeqCst)
+            && let Some(bell) = &self.bell
+        {
+            bell.ring();
+        }
+    }
+
+    /// Whether there is something. One load.
+    pub(crate) fn any(&self) -> bool {
+        self.any.load(Ordering::Relaxed)
+    }
+
+    /// From now on the bell is rung for the next one. `true`: there is something already.
+    pub(crate) fn leave(&self) -> bool {
+        self.unattended.store(true, Ordering::SeqCst);
+        self.any.load(Ordering::SeqCst)
+    }
+
+    /// Takes what there is.
+    pub(crate) fn take(&self) -> Vec<u64> {
+        if !self.any() || !self.any.swap(false, Ordering::Acquire) {
             return Vec::new();
         }
         std::mem::take(&mut lock(&self.offsets))

@@ -66,6 +66,13 @@ pub struct Body {
     pub(crate) attached: Vec<Arc<Received>>,
 }
 
+/// A payload that goes nowhere.
+impl From<Payload> for Body {
+    fn from(payload: Payload) -> Self {
+        Self { inline: payload.parts().concat(), ..Self::default() }
+    }
+}
+
 impl Body {
     /// How many bytes.
     #[must_use]
@@ -102,6 +109,10 @@ impl Body {
         let mut bytes = vec![0; self.length()];
         self.read(0, &mut bytes)?;
         Ok(bytes)
+    }
+
+    pub(crate) fn has_blocks(&self) -> bool {
+        self.block.is_some() || !self.attached.is_empty()
     }
 
     /// The blocks that came along, in the sender's order.
@@ -157,6 +168,11 @@ impl Payload {
             Some(stored) => stored.length() as usize,
             None => self.parts().iter().map(|part| part.len()).sum(),
         }
+    }
+
+    /// Bytes that it holds outside of a store.
+    pub(crate) fn held(&self) -> u64 {
+        if self.stored.is_some() { 0 } else { self.length() as u64 }
     }
 
     /// Puts long bytes into the store; short ones stay, for the frame. Done without the pool's
@@ -223,6 +239,8 @@ pub struct Task {
     pub(crate) callable: Arc<Callable>,
     pub(crate) payload: Payload,
     pub(crate) completion: Arc<dyn Completion>,
+    /// What the payload is to be made of.
+    pub(crate) late: Option<Late>,
 }
 
 impl Task {
@@ -234,7 +252,23 @@ impl Task {
         payload: impl Into<Payload>,
         completion: Arc<dyn Completion>,
     ) -> Self {
-        Self { id, callable, payload: payload.into(), completion }
+        Self { id, callable, payload: payload.into(), completion, late: None }
+    }
+}
+
+/// What a payload will be made of, once there is room for it: whatever the pool's user needs for
+/// that. See [`Pool::encoded`](crate::Pool::encoded).
+pub type Late = Arc<dyn std::any::Any + Send + Sync>;
+
+impl Task {
+    /// One whose payload the driver's user makes when it is asked to.
+    pub fn late(
+        id: TaskId,
+        callable: Arc<Callable>,
+        late: Late,
+        completion: Arc<dyn Completion>,
+    ) -> Self {
+        Self { late: Some(late), ..Self::new(id, callable, Vec::new(), completion) }
     }
 }
 

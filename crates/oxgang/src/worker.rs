@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use oxgang_os::event::WakeUp;
 use oxgang_os::futex;
@@ -24,6 +24,9 @@ use crate::starter::Invited;
 use crate::store::{Blocks, Received, Returns, Store, Stored};
 use crate::task::{Payload, split_attached};
 use crate::wire;
+
+/// After this long without a request free memory goes back to the kernel.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// A worker's end of its pool.
 #[derive(Debug)]
@@ -196,8 +199,11 @@ impl Worker {
             if self.spinner.spin(&self.watch, || end.has_request()) {
                 continue;
             }
-            if self.sleep(|worker| worker.end.has_request()) == Woken::Signal {
-                return Ok(Next::Signal);
+            let limit = self.results.has_slack().then_some(IDLE);
+            match self.sleep(limit, |worker| worker.end.has_request()) {
+                Woken::Signal => return Ok(Next::Signal),
+                Woken::TimeUp => drop(self.results.trim()?),
+                Woken::Maybe => {}
             }
         }
     }
@@ -244,13 +250,13 @@ impl Worker {
         }
     }
 
-    /// Sleeps until the bell rings, unless `ready` says that there is no need.
-    fn sleep(&mut self, ready: impl Fn(&mut Self) -> bool) -> Woken {
+    /// Sleeps until the bell rings or time is up, unless `ready` says that there is no need.
+    fn sleep(&mut self, limit: Option<Duration>, ready: impl Fn(&mut Self) -> bool) -> Woken {
         let bell = self.end.prepare_sleep();
         let woken = if ready(self) {
             Woken::Maybe
         } else {
-            futex::wait(self.channel.futex_word(AT_BELL), bell as u32, None)
+            futex::wait(self.channel.futex_word(AT_BELL), bell as u32, limit)
         };
         self.end.wake();
         woken
@@ -265,7 +271,7 @@ impl Worker {
     pub fn publish(&mut self, kind: u8, id: u64, aux: u64, answer: &mut Payload) -> Result<()> {
         while !self.publish_now(kind, id, aux, answer)? {
             // a signal is looked at by the caller, after the answer is out
-            self.sleep(|worker| !worker.end.responses_pile_up().unwrap_or(false));
+            self.sleep(None, |worker| !worker.end.responses_pile_up().unwrap_or(false));
         }
         Ok(())
     }
@@ -284,8 +290,7 @@ impl Worker {
     ) -> Result<bool> {
         answer.settle(&self.results)?;
         let published = self.say_what_is_kept(id)? && self.say_what_is_released()? && {
-            let pushed =
-                answer.frame(kind, |kind, parts| self.end.publish(kind, id, aux, parts));
+            let pushed = answer.frame(kind, |kind, parts| self.end.publish(kind, id, aux, parts));
             pushed.map_err(std::io::Error::other)? != Err(Full)
         };
         if published {

@@ -75,8 +75,13 @@ impl Running {
     fn with(max_workers: usize, tasks_per_worker: Option<u64>) -> Self {
         let program = std::env::current_exe().expect("this program");
         let starter = Box::new(SpawnProgram::new(program, &["worker"]));
-        let options =
-            PoolOptions { max_workers, eager: false, tasks_per_worker, setup: Vec::new() };
+        let options = PoolOptions {
+            max_workers,
+            eager: false,
+            tasks_per_worker,
+            setup: Vec::new(),
+            room: 1 << 20,
+        };
         let pool = Arc::new(Pool::new(options, starter).expect("a pool"));
         let driver = {
             let pool = pool.clone();

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use oxgang_os::Result;
+use oxgang_os::event::WakeUp;
 use oxgang_os::process::Process;
 use oxgang_os::segment::Segment;
 use oxgang_shm::ring::FIRST_INCARNATION;
@@ -14,7 +15,7 @@ use super::life::{Answer, Life, Sent};
 use crate::segment::Mapped;
 use crate::store::Store;
 use crate::supervisor::{Event, Incarnation, Instruction, Phase, Supervisor};
-use crate::task::{Completion, Crash, Outcome, Payload, Task, TaskId};
+use crate::task::{Completion, Crash, Late, Outcome, Payload, Task, TaskId};
 use crate::wire;
 
 /// Work that a worker should have ahead of it, so that it need not wait for the next task.
@@ -23,6 +24,9 @@ const AHEAD_NS: u64 = 300_000;
 const MOST_AHEAD: u64 = 512;
 /// Tasks that may be queued behind others before the queue's state is looked at again.
 const LOOK_EVERY: usize = 16;
+
+/// Of so many tasks at the front of the queue the payloads are made ahead, if there is room.
+const MADE_AHEAD: usize = 64;
 
 /// Counters, for people.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,6 +45,9 @@ pub struct Counters {
     pub crashed: u64,
 }
 
+/// What may run its owner's code when it is dropped.
+pub(super) type Spent = (Arc<dyn Completion>, Option<Late>);
+
 pub(super) struct Core {
     pub queue: VecDeque<Task>,
     pub lives: Vec<Life>,
@@ -51,8 +58,21 @@ pub(super) struct Core {
     pub starts: Vec<(usize, Incarnation)>,
     /// Completions that asked to be told by the driver.
     pub attention: Vec<Arc<dyn Completion>>,
-    /// Completions that are done with: to be dropped without the lock.
-    pub spent: Vec<Arc<dyn Completion>>,
+    /// Done with: to be dropped without the lock.
+    pub spent: Vec<Spent>,
+    /// Tasks in the queue whose payload has yet to be made.
+    late: usize,
+    /// The driver has been told of them.
+    pub late_said: bool,
+    /// Bytes of unfinished calls that may be held; beyond, payloads are made late.
+    room: u64,
+    /// Bytes of unfinished calls outside of the store.
+    held: u64,
+    /// Blocks have been used: when nothing happens for a while, there is something to tidy up.
+    pub untidy: bool,
+    /// The driver has been told of that.
+    pub untidy_said: bool,
+    wake: Arc<WakeUp>,
     /// Unfinished tasks that will ask for it, and waiters that do not lead.
     pub watched: isize,
     interest: Interest,
@@ -69,7 +89,9 @@ impl Core {
         max_workers: usize,
         tasks_per_worker: Option<u64>,
         setup: Vec<u8>,
+        room: u64,
         store: Arc<Store>,
+        wake: Arc<WakeUp>,
         watch: Watch<Mapped>,
     ) -> Self {
         Self {
@@ -81,6 +103,13 @@ impl Core {
             starts: Vec::new(),
             attention: Vec::new(),
             spent: Vec::new(),
+            late: 0,
+            late_said: false,
+            room,
+            held: 0,
+            untidy: false,
+            untidy_said: false,
+            wake,
             watched: 0,
             interest: Interest::Idle,
             store,
@@ -209,6 +238,7 @@ impl Core {
                 };
                 self.learn(answer.aux);
                 self.counters.answered += 1;
+                self.untidy |= answer.body.has_blocks();
                 let outcome = if answer.kind == wire::RESULT {
                     Outcome::Result(answer.body)
                 } else {
@@ -245,12 +275,93 @@ impl Core {
 
     /// The end of a task's way: its blocks are let go, and who waits is told.
     fn finish(&mut self, task: Task, outcome: Outcome) {
+        self.held -= task.payload.held();
+        self.untidy |= task.payload.blocks().next().is_some();
+        self.late -= usize::from(task.late.is_some());
         let completion = task.completion;
         if completion.clone().complete(outcome) {
             self.watched -= 1;
-            self.attention.push(completion);
-        } else {
-            self.spent.push(completion);
+            self.attention.push(completion.clone());
+        }
+        self.spent.push((completion, task.late));
+    }
+
+    // -- payloads that are made late -----------------------------------------------------
+
+    /// Queues a task.
+    pub fn queue(&mut self, task: Task) {
+        self.held += task.payload.held();
+        self.late += usize::from(task.late.is_some());
+        self.queue.push_back(task);
+    }
+
+    /// Bytes of unfinished calls.
+    pub fn held_bytes(&self) -> u64 {
+        self.held + self.store.lent_bytes()
+    }
+
+    /// Whether they are as many as may be.
+    pub fn is_full(&self) -> bool {
+        self.held_bytes() >= self.room
+    }
+
+    /// Whether the driver has to hear of something that it has not been told of.
+    pub fn needs_driver(&mut self) -> bool {
+        let late = !self.late_said && self.due().is_some();
+        let untidy = self.untidy && !self.untidy_said;
+        self.late_said |= late;
+        self.untidy_said |= untidy;
+        late || untidy || !self.attention.is_empty()
+    }
+
+    /// Nothing has happened for a while: blocks that nobody looks at any more go home, and what is
+    /// free goes back to the kernel.
+    pub fn tidy_up(&mut self) -> Result<()> {
+        self.untidy = false;
+        self.untidy_said = false;
+        for life in &mut self.lives {
+            // the next one is dropped when nobody may be looking
+            life.returns.leave();
+            if life.settle_debts().is_err() {
+                life.give_up();
+            }
+        }
+        self.store.trim().map(drop)
+    }
+
+    /// The task whose payload is to be made next: one that could be sent, or one of the next if
+    /// there is room.
+    pub fn due(&self) -> Option<(TaskId, Late)> {
+        if self.late == 0 {
+            return None;
+        }
+        let (index, late) = self
+            .queue
+            .iter()
+            .take(MADE_AHEAD)
+            .enumerate()
+            .find_map(|(index, task)| Some((index, (task.id, task.late.clone()?))))?;
+        (index == 0 || !self.is_full()).then_some(late)
+    }
+
+    /// The payload has been made, or cannot be. A task that has been taken back meanwhile needs
+    /// neither.
+    pub fn encoded(&mut self, id: TaskId, made: std::result::Result<Payload, Outcome>) {
+        let Some(index) = self.queue.iter().position(|task| task.id == id) else { return };
+        match made {
+            Ok(payload) => {
+                let task = &mut self.queue[index];
+                self.held += payload.held();
+                task.payload = payload;
+                let late = task.late.take();
+                self.late -= usize::from(late.is_some());
+                self.spent.push((task.completion.clone(), late));
+            }
+            Err(outcome) => {
+                if let Some(task) = self.queue.remove(index) {
+                    self.finish(task, outcome);
+                }
+            }
         }
     }
 
@@ -273,6 +384,10 @@ impl Core {
             if !task.completion.wanted() {
                 self.finish(task, Outcome::Cancelled);
                 continue;
+            }
+            if task.late.is_some() {
+                self.queue.push_front(task); // its payload has yet to be made
+                break;
             }
             if let Some(task) = self.send(index, task) {
                 self.queue.push_front(task); // its ring is full: it has enough to do
@@ -324,12 +439,14 @@ impl Core {
 
     /// Sends a task, or gives it back. One that cannot be sent at all is told so.
     fn send(&mut self, index: usize, mut task: Task) -> Option<Task> {
+        let held = task.payload.held();
         let lacking = self.lives[index].lacks(&task.callable);
         let mut callable = lacking.then(|| Payload::from(task.callable.bytes.clone()));
         let settled = task.payload.settle(&self.store).and_then(|()| match &mut callable {
             Some(callable) => callable.settle(&self.store),
             None => Ok(()),
         });
+        self.held -= held - task.payload.held();
         if let Err(error) = settled {
             let size = task.callable.bytes.len().max(task.payload.length());
             let why = format!("no shared memory for a call of {size} bytes: {error}");
@@ -446,7 +563,7 @@ impl Core {
     /// Makes the channel of a worker that is to be started. Tasks may be sent to it at once.
     pub fn prepare(&mut self, one: Incarnation) -> Result<Segment> {
         self.setup.settle(&self.store)?;
-        let life = Life::new(one, &self.setup)?;
+        let life = Life::new(one, &self.setup, &self.wake)?;
         let channel = {
             use std::os::fd::AsFd;
             Segment::adopt(life.channel().as_fd().try_clone_to_owned()?)?

@@ -5,10 +5,11 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use oxgang_os::Result;
+use oxgang_os::event::WakeUp;
 use oxgang_os::futex;
 use oxgang_os::process::{Exit, Process};
 use oxgang_os::segment::Segment;
-use oxgang_shm::channel::{ATTACHED, AT_BELL, IN_BLOCK, OwnerEnd, Shape};
+use oxgang_shm::channel::{AT_BELL, ATTACHED, IN_BLOCK, OwnerEnd, Shape};
 use oxgang_shm::ring::Full;
 
 use crate::segment::Mapped;
@@ -47,7 +48,7 @@ pub(super) struct Life {
     segment: Segment,
     results: Arc<Blocks>,
     /// Result blocks that nobody looks at any more, from whoever dropped them.
-    returns: Arc<Returns>,
+    pub returns: Arc<Returns>,
     /// In the order in which they were sent.
     pub sent: VecDeque<Sent>,
     /// Which callable each of the worker's slots holds.
@@ -72,7 +73,7 @@ pub(super) struct Life {
 }
 
 impl Life {
-    pub fn new(incarnation: Incarnation, setup: &Payload) -> Result<Self> {
+    pub fn new(incarnation: Incarnation, setup: &Payload, bell: &Arc<WakeUp>) -> Result<Self> {
         let shape = Shape::STANDARD;
         let segment = Segment::create("oxgang channel", shape.bytes() as u64)?;
         let words = Mapped::new(segment.map(0, shape.bytes())?);
@@ -86,7 +87,7 @@ impl Life {
             words,
             segment,
             results,
-            returns: Arc::default(),
+            returns: Returns::with_bell(bell.clone()),
             sent: VecDeque::new(),
             slots: vec![0; wire::SLOTS],
             process: None,
@@ -330,7 +331,9 @@ mod tests {
     /// A worker can write anything into its memory, and must not take tasks along.
     #[test]
     fn nonsense_in_the_memory_costs_no_task() {
-        let mut life = Life::new(FIRST_INCARNATION, &Payload::default()).unwrap();
+        let mut life =
+            Life::new(FIRST_INCARNATION, &Payload::default(), &Arc::new(WakeUp::new().unwrap()))
+                .unwrap();
         for id in 1..=3 {
             assert!(life.send(task(id), None).is_none());
         }

@@ -29,14 +29,16 @@ use self::core::Core;
 pub use self::core::Counters;
 use crate::segment::Mapped;
 use crate::spin::{self, Spinner};
-use crate::store::Store;
 use crate::starter::{Invitation, Notice, Starter};
+use crate::store::Store;
 use crate::supervisor::{Event, Incarnation, Phase};
-use crate::task::{Callable, Completion, JoinHandle, Task, TaskId};
+use crate::task::{Callable, Completion, JoinHandle, Late, Outcome, Payload, Task, TaskId};
 
 /// Waits are cut into slices of this length: a signal may come in the moment between the last
 /// look and the sleep, and interrupts nothing then.
 const SLICE: Duration = Duration::from_millis(200);
+/// After this long without an answer the pool tidies up.
+const TIDY: Duration = Duration::from_secs(1);
 /// How long a process that has ended may take to be reaped by who started it.
 const REAPING: Duration = Duration::from_secs(2);
 
@@ -51,6 +53,8 @@ pub struct PoolOptions {
     pub tasks_per_worker: Option<u64>,
     /// What every worker is sent first.
     pub setup: Vec<u8>,
+    /// Bytes of unfinished calls that may be held for the workers. See [`Pool::is_full`].
+    pub room: u64,
 }
 
 /// Why a task was refused.
@@ -90,6 +94,8 @@ pub trait Waitable {
 pub struct Turn {
     /// Completions that asked to be told.
     pub attention: Vec<Arc<dyn Completion>>,
+    /// A task whose payload is to be made now, and of what; [`Pool::encoded`] takes it.
+    pub late: Option<(TaskId, Late)>,
     /// All is over: the driver ends.
     pub finished: bool,
 }
@@ -115,7 +121,7 @@ pub struct Pool {
     segment: Segment,
     watch: Watch<Mapped>,
     watch_words: Mapped,
-    wake: WakeUp,
+    wake: Arc<WakeUp>,
     leading: AtomicBool,
     eager: bool,
     max_workers: usize,
@@ -161,8 +167,17 @@ impl Pool {
         watch.set_spin_limit(if cpus > 1 { cpus } else { 0 });
         let same = Segment::adopt(segment.as_fd().try_clone_to_owned()?)?;
         let store = Store::new(same, WATCH_BYTES as u64);
-        let PoolOptions { max_workers, eager, tasks_per_worker, setup } = options;
-        let core = Core::new(max_workers, tasks_per_worker, setup, store.clone(), watch.clone());
+        let wake = Arc::new(WakeUp::new()?);
+        let PoolOptions { max_workers, eager, tasks_per_worker, setup, room } = options;
+        let core = Core::new(
+            max_workers,
+            tasks_per_worker,
+            setup,
+            room,
+            store.clone(),
+            wake.clone(),
+            watch.clone(),
+        );
         Ok(Self {
             core: Mutex::new(core),
             store,
@@ -170,7 +185,7 @@ impl Pool {
             segment,
             watch,
             watch_words,
-            wake: WakeUp::new()?,
+            wake,
             leading: AtomicBool::new(false),
             eager,
             max_workers,
@@ -253,7 +268,9 @@ impl Pool {
             }
         }
         let before = core.queue.len();
-        core.queue.extend(tasks);
+        for task in tasks {
+            core.queue(task);
+        }
         let added = core.queue.len() - before;
         core.counters.submitted += added as u64;
         core.turn_after_submit(added);
@@ -264,7 +281,7 @@ impl Pool {
     /// What a turn left to do that must not be done under the lock.
     fn follow_up(&self, mut core: Locked<'_>) {
         let starts = std::mem::take(&mut core.starts);
-        let attention = !core.attention.is_empty();
+        let attention = core.needs_driver();
         drop(core);
         if attention {
             self.wake.ring();
@@ -302,6 +319,31 @@ impl Pool {
             }
             core.turn();
         }
+    }
+
+    /// Whether unfinished calls hold as many bytes as they may. Who wants to hand in more than
+    /// short ones then should do it by [`Task::late`]: nothing is refused.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        !self.forked() && self.core().is_full()
+    }
+
+    /// Bytes of unfinished calls, and of blocks that workers still look at.
+    #[must_use]
+    pub fn held_bytes(&self) -> u64 {
+        if self.forked() { 0 } else { self.core().held_bytes() }
+    }
+
+    /// The payload that a [`Turn`] asked for; or what becomes of the task, if it cannot be made.
+    pub fn encoded(&self, id: TaskId, made: std::result::Result<Payload, Outcome>) {
+        if self.forked() {
+            return;
+        }
+        let mut core = self.core();
+        core.encoded(id, made);
+        core.turn();
+        self.follow_up(core);
+        self.wake_leader(); // it may wait for this very task, which has failed
     }
 
     /// Takes a task back if it has not begun. Its completion is told.
@@ -475,7 +517,7 @@ impl Pool {
     fn take_turn(&self) {
         let mut core = self.core();
         core.turn();
-        if core.attention.is_empty() && core.starts.is_empty() {
+        if !core.needs_driver() && core.starts.is_empty() {
             return;
         }
         // starting a worker calls out, and callbacks are the driver's: leave both to it
@@ -498,7 +540,7 @@ impl Pool {
     /// # Errors
     /// If the pool's own descriptors fail; the pool is dead then.
     pub fn turn(&self, limit: Option<Duration>) -> Result<Turn> {
-        let processes = {
+        let (processes, untidy) = {
             let mut core = self.core();
             core.turn();
             loop {
@@ -512,14 +554,19 @@ impl Pool {
             }
             let attention = std::mem::take(&mut core.attention);
             let finished = core.supervisor.finished();
-            if finished || !attention.is_empty() {
-                return Ok(Turn { attention, finished });
+            core.late_said = false;
+            let late = core.due();
+            if finished || !attention.is_empty() || late.is_some() {
+                return Ok(Turn { attention, late, finished });
             }
+            core.untidy |= core.lives.iter().any(|life| life.returns.any());
+            let untidy = core.untidy.then_some(core.counters.answered);
+            core.untidy_said = core.untidy;
             let taken = core.lives.iter();
-            taken
-                .filter_map(|life| Some((life.incarnation, life.process.clone()?)))
-                .collect::<Vec<_>>()
+            let taken = taken.filter_map(|life| Some((life.incarnation, life.process.clone()?)));
+            (taken.collect::<Vec<_>>(), untidy)
         };
+        let limit = if untidy.is_some() { Some(limit.unwrap_or(TIDY).min(TIDY)) } else { limit };
         let notices = self.starter.notice_link();
         let mut fds: Vec<BorrowedFd<'_>> = vec![self.wake.as_fd()];
         fds.extend(processes.iter().map(|(_, process)| process.as_fd()));
@@ -527,6 +574,12 @@ impl Pool {
         let ready = wait_readable(&fds, limit)?;
         if ready[0] {
             self.wake.clear();
+        }
+        if untidy.is_some() && !ready.contains(&true) {
+            let mut core = self.core();
+            if untidy == Some(core.counters.answered) {
+                core.tidy_up()?;
+            }
         }
         self.take_notices();
         for ((one, process), _) in processes.iter().zip(&ready[1..]).filter(|(_, ended)| **ended) {
@@ -539,7 +592,7 @@ impl Pool {
             drop(core);
             self.wake_leader();
         }
-        Ok(Turn { attention: Vec::new(), finished: false })
+        Ok(Turn { attention: Vec::new(), late: None, finished: false })
     }
 
     fn take_notices(&self) {

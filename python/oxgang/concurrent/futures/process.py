@@ -82,11 +82,15 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
         initializer: Called with `initargs` at the start of each worker.
         initargs: Its arguments.
         max_tasks_per_child: Calls after which a worker is replaced by a fresh one.
+        arena_bytes: Bytes of arguments of unfinished calls that are held for the workers at a
+            time. A call that is submitted beyond keeps its arguments as they are, and is
+            encoded when its turn comes: changes that are made to them meanwhile may be seen.
 
     Raises:
-        ValueError: max_workers or max_tasks_per_child is too small, or the latter is given
-            with the start method fork.
-        TypeError: initializer cannot be called, or max_tasks_per_child is no integer.
+        ValueError: max_workers, max_tasks_per_child or arena_bytes is too small, or
+            max_tasks_per_child is given with the start method fork.
+        TypeError: initializer cannot be called, or max_tasks_per_child or arena_bytes is no
+            integer.
     """
 
     def __init__(
@@ -97,6 +101,7 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
         initargs=(),
         *,
         max_tasks_per_child=None,
+        arena_bytes=256 << 20,
     ):
         if max_workers is None:
             max_workers = cpu_count()
@@ -104,6 +109,10 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
+        if not isinstance(arena_bytes, int):
+            raise TypeError("arena_bytes must be an integer")
+        if arena_bytes < 0:
+            raise ValueError("arena_bytes must be >= 0: a number of bytes")
         context = mp_context if mp_context is not None else _default_context()
         method = None if context is None else context.get_start_method(allow_none=False)
         if max_tasks_per_child is not None:
@@ -132,7 +141,11 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
             setup = b""
             starter = (self._starter.start, self._starter.exitcode)
         self._handle = self._open(
-            Future, max_workers, max_tasks_per_child, method == "fork", setup, starter
+            Future,
+            (max_workers, max_tasks_per_child, arena_bytes),
+            method == "fork",
+            setup,
+            starter,
         )
         # an executor that becomes garbage finishes what it has, and ends
         weakref.finalize(self, self._handle.close, False).atexit = False
@@ -192,8 +205,8 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
 
     def statistics(self):
         """Counts since the start (``submitted``, ``answered``, ``lost`` with their worker,
-        ``moved`` to another one, workers ``started`` and ``crashed``), and ``workers``: a list
-        of dicts with ``incarnation``, ``pid``, ``ready`` and ``tasks`` at hand."""
+        ``moved`` to another one, workers ``started`` and ``crashed``), ``held_bytes`` of
+        unfinished calls as of now, and ``workers``: a list of dicts with ``incarnation``, ``pid``, ``ready`` and ``tasks`` at hand."""
         names = ("incarnation", "pid", "ready", "tasks")
         workers = [dict(zip(names, worker, strict=True)) for worker in self._handle.workers()]
         return {**self._handle.counters(), "workers": workers}
