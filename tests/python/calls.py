@@ -200,11 +200,6 @@ def let_go():
     _held.clear()
 
 
-def wait_for_file(path):
-    while not os.path.exists(path):
-        time.sleep(0.005)
-
-
 def append_line(path, number, _data):
     with open(path, "a") as file:
         file.write(f"{number}\n")

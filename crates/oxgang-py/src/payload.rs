@@ -7,7 +7,6 @@
 //! | result | `PLAIN` / `PICKLED` | the value |
 //! | failure | `PLAIN` / `PICKLED` | what `dump_error` made: pickle, class, text, traceback |
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use oxgang::store::{Received, Store, Stored};
@@ -18,7 +17,7 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyTuple};
 
-use crate::codec::{self, PICKLED, PLAIN};
+use crate::codec::{self, Encoded, Far, Input, PICKLED, PLAIN};
 use crate::future::Source;
 use crate::python::{names, standard};
 use crate::raw::{Buffer, Lent};
@@ -47,10 +46,10 @@ pub fn of_call(
     args: &Bound<'_, PyTuple>,
     kwargs: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<Call> {
-    if let Some((bytes, apart)) = plain(args, kwargs)
-        && (apart.is_empty() || !pool.is_full())
+    if let Some(encoded) = plain(args, kwargs)
+        && (encoded.is_short() || !pool.is_full())
     {
-        return settled(args.py(), pool.store(), bytes.into(), &lend(&apart)?).map(Call::Ready);
+        return settled_plain(args.py(), pool.store(), encoded).map(Call::Ready);
     }
     if pool.is_full() {
         let (args, kwargs) = (args.clone().unbind(), kwargs.map(|dict| dict.clone().unbind()));
@@ -63,8 +62,8 @@ pub fn of_call(
 /// The payload that was to be made later.
 pub fn of_late_call(py: Python<'_>, store: &Arc<Store>, late: &LateCall) -> PyResult<Payload> {
     let (args, kwargs) = (late.args.bind(py), late.kwargs.as_ref().map(|dict| dict.bind(py)));
-    if let Some((bytes, apart)) = plain(args, kwargs) {
-        return settled(py, store, bytes.into(), &lend(&apart)?);
+    if let Some(encoded) = plain(args, kwargs) {
+        return settled_plain(py, store, encoded);
     }
     pickled(store, &names(py)?.dump_call, (args, kwargs).into_pyobject(py)?.as_any())
 }
@@ -73,18 +72,10 @@ pub fn of_late_call(py: Python<'_>, store: &Arc<Store>, late: &LateCall) -> PyRe
 fn plain<'py>(
     args: &Bound<'py, PyTuple>,
     kwargs: Option<&Bound<'py, PyDict>>,
-) -> Option<(Vec<u8>, Vec<Bound<'py, PyAny>>)> {
-    let py = args.py();
-    let mut bytes = Vec::with_capacity(64);
-    let mut apart = Vec::new();
-    bytes.push(PLAIN);
-    let plain = codec::encode(args.as_any(), &mut bytes, &mut apart)
-        && match kwargs.filter(|kwargs| !kwargs.is_empty()) {
-            // the dict is the call's own, so what it holds may be held by others, not it
-            Some(kwargs) => codec::encode(kwargs.as_any(), &mut bytes, &mut apart),
-            None => codec::encode(py.None().bind(py), &mut bytes, &mut apart),
-        };
-    plain.then_some((bytes, apart))
+) -> Option<Encoded<'py>> {
+    let none = args.py().None().into_bound(args.py());
+    let kwargs = kwargs.filter(|kwargs| !kwargs.is_empty()).map_or(&none, |dict| dict.as_any());
+    codec::encode([args.as_any(), kwargs])
 }
 
 /// A pickle of the value, by `dump`: bytes, or bytes and what goes apart.
@@ -102,6 +93,11 @@ fn pickled(store: &Arc<Store>, dump: &Py<PyAny>, value: &Bound<'_, PyAny>) -> Py
     // the pickle stays where it is until it is copied into shared memory
     let payload = Payload::new(vec![PICKLED], PyBackedBytes::from(pickle));
     settled(py, store, payload, &lend(&apart)?)
+}
+
+fn settled_plain(py: Python<'_>, store: &Arc<Store>, encoded: Encoded<'_>) -> PyResult<Payload> {
+    let lent = lend(&encoded.apart)?;
+    settled(py, store, encoded.into_payload(), &lent)
 }
 
 fn lend(apart: &[Bound<'_, PyAny>]) -> PyResult<Vec<Lent>> {
@@ -137,18 +133,14 @@ pub fn to_call<'py>(
     py: Python<'py>,
     worker: &Worker,
 ) -> PyResult<(Bound<'py, PyTuple>, Option<Bound<'py, PyDict>>)> {
-    let source = Encoded {
+    let source = Arrived {
         length: worker.payload_length(),
         inline: worker.inline_payload(),
         read: &|at, into| worker.read_payload(at, into),
         attached: worker.attached(),
     };
     let (args, kwargs) = match source.kind()? {
-        PLAIN => {
-            let bytes = source.bytes()?;
-            let (args, rest) = codec::decode(py, &bytes[1..], source.attached)?;
-            (args, codec::decode(py, rest, source.attached)?.0)
-        }
+        PLAIN => source.decode::<2>(py)?.into(),
         _ => {
             let both = source.unpickle(py)?.cast_into::<PyTuple>()?;
             (both.get_item(0)?, both.get_item(1)?)
@@ -161,49 +153,51 @@ pub fn to_call<'py>(
 /// A result.
 pub fn of_value(store: &Arc<Store>, value: &Bound<'_, PyAny>) -> PyResult<Payload> {
     let py = value.py();
-    let (mut bytes, mut apart) = (Vec::with_capacity(32), Vec::new());
-    bytes.push(PLAIN);
-    if codec::encode(value, &mut bytes, &mut apart) {
-        return settled(py, store, bytes.into(), &lend(&apart)?);
+    if let Some(encoded) = codec::encode([value]) {
+        return settled_plain(py, store, encoded);
     }
     pickled(store, &names(py)?.dump_result, value)
 }
 
 fn to_value<'py>(py: Python<'py>, body: &Body) -> PyResult<Bound<'py, PyAny>> {
-    let source = Encoded {
+    let source = Arrived {
         length: body.length(),
         inline: body.inline(),
         read: &|at, into| body.read(at, into),
         attached: body.attached(),
     };
     match source.kind()? {
-        PLAIN => Ok(codec::decode(py, &source.bytes()?[1..], source.attached)?.0),
+        PLAIN => {
+            let [value] = source.decode(py)?;
+            Ok(value)
+        }
         _ => source.unpickle(py),
     }
 }
 
 /// A payload that has arrived.
-struct Encoded<'a> {
+struct Arrived<'a> {
     length: usize,
     inline: Option<&'a [u8]>,
     read: &'a dyn Fn(usize, &mut [u8]) -> std::io::Result<()>,
     attached: &'a [Arc<Received>],
 }
 
-impl<'a> Encoded<'a> {
+impl Arrived<'_> {
     fn kind(&self) -> PyResult<u8> {
         let mut kind = [0];
         (self.read)(0, &mut kind)?;
         Ok(kind[0])
     }
 
-    fn bytes(&self) -> PyResult<Cow<'a, [u8]>> {
-        if let Some(bytes) = self.inline {
-            return Ok(Cow::Borrowed(bytes));
+    fn decode<'py, const N: usize>(&self, py: Python<'py>) -> PyResult<[Bound<'py, PyAny>; N]> {
+        if let Some(mut bytes) = self.inline {
+            bytes.take(1)?;
+            return codec::decode(py, &mut bytes, self.attached);
         }
-        let mut bytes = vec![0; self.length];
-        (self.read)(0, &mut bytes)?;
-        Ok(Cow::Owned(bytes))
+        let mut bytes = Far::new(self.length, self.read);
+        bytes.take(1)?;
+        codec::decode(py, &mut bytes, self.attached)
     }
 
     fn unpickle<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -247,10 +241,11 @@ pub fn of_error(py: Python<'_>, error: PyErr, decoding: bool) -> PyResult<Payloa
         error.into_value(py).into_any()
     };
     let parts = names(py)?.dump_error.call1(py, (error,))?;
-    let (mut bytes, mut apart) = (vec![PLAIN], Vec::new());
     // a tuple of bytes and texts; a text that is no valid Unicode is left out by dump_error
-    if codec::encode(parts.bind(py), &mut bytes, &mut apart) && apart.is_empty() {
-        return Ok(bytes.into());
+    if let Some(encoded) = codec::encode([parts.bind(py)])
+        && encoded.apart.is_empty()
+    {
+        return Ok(encoded.into_payload());
     }
     let pickle = names(py)?.dumps_back.bind(py).call1((parts,))?.cast_into::<PyBytes>()?;
     Ok(Payload::new(vec![PICKLED], PyBackedBytes::from(pickle)))

@@ -1,7 +1,8 @@
 //! Where Python's memory and descriptors meet Rust's.
 //!
 //! Safety: the one file of this crate with unsafe code. Descriptors come from Python as numbers
-//! ([`adopt`]); bytes of Python objects are looked at while they are copied ([`Lent`]); mapped
+//! ([`adopt`]); bytes of Python objects are looked at while they are copied ([`Lent`]), reference counts while
+//! objects are encoded ([`is_shared`]); mapped
 //! blocks are shown to Python through the buffer protocol ([`Buffer`]).
 
 #![allow(unsafe_code)]
@@ -25,6 +26,12 @@ pub fn adopt(fd: i32) -> PyResult<OwnedFd> {
     // SAFETY: the caller in Python hands over a descriptor that it has just duplicated or
     // received for this purpose, and does not use or close it afterwards.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Whether others hold the object than `holders` that the caller knows of.
+pub fn is_shared(object: &Bound<'_, PyAny>, holders: isize) -> bool {
+    // SAFETY: the object lives, since it is borrowed, and the interpreter is attached.
+    unsafe { ffi::Py_REFCNT(object.as_ptr()) > holders as ffi::Py_ssize_t }
 }
 
 /// The bytes of a Python object, as long as this lives: the object can neither move nor resize

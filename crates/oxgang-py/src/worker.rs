@@ -7,7 +7,7 @@ use oxgang::wire;
 use oxgang::worker::{Next, Worker};
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyDict, PyTuple};
 
 use crate::payload;
 use crate::python::names;
@@ -51,9 +51,10 @@ pub fn work(py: Python<'_>, invitation: &Invitation, setup: &Bound<'_, PyAny>) -
         match request.kind {
             wire::TASK => {
                 let start = Instant::now();
-                let (kind, answer) = answer(py, &mut functions[slot], &worker);
+                let (kind, answer, done_with) = answer(py, &mut functions[slot], &worker);
                 let nanoseconds = start.elapsed().as_nanos() as u64;
                 publish(py, &mut worker, kind, request.id, nanoseconds, answer)?;
+                drop(done_with);
             }
             wire::DEFINE => {
                 let bytes = worker.fetch_payload().map_err(PyOSError::new_err)?;
@@ -109,25 +110,39 @@ fn publish(
     })
 }
 
-/// Runs the call: kind and bytes of the answer.
-fn answer(py: Python<'_>, function: &mut Option<Function>, worker: &Worker) -> (u8, Payload) {
+/// What a call leaves behind: the end of many objects takes a while, which nobody need wait for.
+type DoneWith<'py> = Option<(Bound<'py, PyAny>, Bound<'py, PyTuple>, Option<Bound<'py, PyDict>>)>;
+
+/// Runs the call: kind and bytes of the answer, and what to drop when it is out.
+fn answer<'py>(
+    py: Python<'py>,
+    function: &mut Option<Function>,
+    worker: &Worker,
+) -> (u8, Payload, DoneWith<'py>) {
     let failure = |error: PyErr, decoding: bool| {
         let bytes = payload::of_error(py, error, decoding);
         // dump_error falls back by itself; what is left is an empty failure, a clear one
-        (wire::FAILURE, bytes.unwrap_or_default())
+        (wire::FAILURE, bytes.unwrap_or_default(), None)
     };
-    let called = match load(py, function).and_then(|f| Ok((f, payload::to_call(py, worker)?))) {
+    let call = load(py, function).and_then(|f| Ok((f, payload::to_call(py, worker)?)));
+    let (function, (args, kwargs)) = match call {
+        Ok((Some(function), call)) => (function.into_bound(py), call),
+        Ok((None, (all, kwargs))) => match all.get_item(0) {
+            Ok(function) => (function, (all.get_slice(1, all.len()), kwargs)),
+            Err(error) => return failure(error, true),
+        },
         Err(error) => return failure(error, true),
-        Ok((Some(function), (args, kwargs))) => function.bind(py).call(args, kwargs.as_ref()),
-        Ok((None, (all, kwargs))) => {
-            let rest = all.get_slice(1, all.len());
-            let function = all.get_item(0);
-            drop(all);
-            function.and_then(|function| function.call(rest, kwargs.as_ref()))
-        }
     };
-    match called.and_then(|value| payload::of_value(worker.store(), &value)) {
-        Ok(answer) => (wire::RESULT, answer),
+    let value = match function.call(&args, kwargs.as_ref()) {
+        Ok(value) => value,
+        Err(error) => return failure(error, false),
+    };
+    match payload::of_value(worker.store(), &value) {
+        // blocks that came along must be seen to be free, or not, before the answer says so
+        Ok(answer) if worker.attached().is_empty() => {
+            (wire::RESULT, answer, Some((value, args, kwargs)))
+        }
+        Ok(answer) => (wire::RESULT, answer, None),
         Err(error) => failure(error, false),
     }
 }

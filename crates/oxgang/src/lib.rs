@@ -31,7 +31,7 @@ pub mod worker;
 
 pub use pool::{Pool, PoolOptions};
 pub use task::{
-    Body, Callable, Completion, Crash, JoinHandle, Late, Outcome, Payload, Task, TaskId,
+    Body, Callable, Completion, Crash, Foreign, JoinHandle, Late, Outcome, Payload, Task, TaskId,
 };
 
 use std::sync::atomic::{AtomicU64, Ordering};

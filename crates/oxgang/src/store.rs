@@ -242,6 +242,9 @@ impl Store {
     /// Whether [`trim`](Self::trim) would find something.
     #[must_use]
     pub fn has_slack(&self) -> bool {
+        if !self.slack.load(Ordering::Relaxed) {
+            return false;
+        }
         let books = lock(&self.books);
         let written =
             |(offset, length): (u64, u64)| books.fresh_from.saturating_sub(offset).min(length);

@@ -132,21 +132,37 @@ pub trait Completion: std::any::Any + Send + Sync {
     fn complete(self: Arc<Self>, outcome: Outcome) -> bool;
 }
 
-/// Bytes for another process, in two parts so that neither need be copied to stand behind the
-/// other, and blocks that go along.
+/// Bytes of somebody else's, which stay where they are.
+pub type Foreign = Box<dyn AsRef<[u8]> + Send + Sync>;
+
+/// Bytes for another process, partly where they came from, so that they need not be copied to
+/// stand in a row, and blocks that go along.
 #[derive(Default)]
 pub struct Payload {
     head: Vec<u8>,
-    body: Option<Box<dyn AsRef<[u8]> + Send + Sync>>,
-    /// Both parts, once they have been put into a store: they are not kept twice.
+    /// What stands in between, and before which byte of `head`; in this order.
+    inserts: Vec<(usize, Foreign)>,
+    /// All of that, once it has been put into a store: it is not kept twice.
     stored: Option<Arc<Stored>>,
     pub(crate) attached: Vec<Arc<Stored>>,
 }
 
 impl Payload {
-    /// `head`, and behind it `body`, which stays where it is.
+    /// `head`, with each of `inserts` standing before the byte of `head` that its number names.
+    ///
+    /// # Panics
+    /// If the numbers are not in order, or beyond `head`.
+    #[must_use]
+    pub fn spliced(head: Vec<u8>, inserts: Vec<(usize, Foreign)>) -> Self {
+        assert!(inserts.is_sorted_by_key(|(at, _)| at));
+        assert!(inserts.last().is_none_or(|(at, _)| *at <= head.len()));
+        Self { head, inserts, ..Self::default() }
+    }
+
+    /// `head`, and behind it `body`.
     pub fn new(head: Vec<u8>, body: impl AsRef<[u8]> + Send + Sync + 'static) -> Self {
-        Self { head, body: Some(Box::new(body)), ..Self::default() }
+        let end = head.len();
+        Self::spliced(head, vec![(end, Box::new(body))])
     }
 
     /// Lets blocks go along, [`MOST_ATTACHED`](wire::MOST_ATTACHED) at most. They must be of the
@@ -157,16 +173,24 @@ impl Payload {
         self
     }
 
-    fn parts(&self) -> [&[u8]; 2] {
-        [&self.head, self.body.as_ref().map_or(&[], |body| (**body).as_ref())]
+    fn parts(&self) -> Vec<&[u8]> {
+        let mut parts = Vec::with_capacity(2 * self.inserts.len() + 1);
+        let mut from = 0;
+        for (at, insert) in &self.inserts {
+            parts.extend([&self.head[from..*at], (**insert).as_ref()]);
+            from = *at;
+        }
+        parts.push(&self.head[from..]);
+        parts
     }
 
     /// How many bytes, without blocks that go along.
     #[must_use]
     pub fn length(&self) -> usize {
+        let inserted = || self.inserts.iter().map(|(_, insert)| (**insert).as_ref().len());
         match &self.stored {
             Some(stored) => stored.length() as usize,
-            None => self.parts().iter().map(|part| part.len()).sum(),
+            None => self.head.len() + inserted().sum::<usize>(),
         }
     }
 
@@ -185,7 +209,7 @@ impl Payload {
         if self.stored.is_none() && self.length() + table > Shape::STANDARD.longest_inline() {
             self.stored = Some(store.put(&self.parts())?);
             self.head = Vec::new();
-            self.body = None;
+            self.inserts = Vec::new();
         }
         Ok(())
     }
@@ -193,20 +217,23 @@ impl Payload {
     /// Flags and content of the frame that carries it. It must have been settled.
     pub(crate) fn frame<T>(&self, kind: u8, push: impl FnOnce(u8, &[&[u8]]) -> T) -> T {
         let described = self.stored.as_ref().map(|stored| stored.block().to_bytes());
-        let [head, body] = match &described {
-            Some(bytes) => [bytes.as_slice(), &[]],
+        let kind = if described.is_some() { kind | IN_BLOCK } else { kind };
+        let content: Vec<&[u8]> = match &described {
+            Some(bytes) => vec![bytes],
+            None if self.inserts.is_empty() && self.attached.is_empty() => {
+                return push(kind, &[&self.head]);
+            }
             None => self.parts(),
         };
-        let kind = if described.is_some() { kind | IN_BLOCK } else { kind };
         if self.attached.is_empty() {
-            return push(kind, &[head, body]);
+            return push(kind, &content);
         }
         let mut table = Vec::with_capacity(8 + self.attached.len() * Block::BYTES);
         table.extend_from_slice(&(self.attached.len() as u64).to_le_bytes());
         for stored in &self.attached {
             table.extend_from_slice(&stored.block().to_bytes());
         }
-        push(kind | ATTACHED, &[&table, head, body])
+        push(kind | ATTACHED, &[&[table.as_slice()], content.as_slice()].concat())
     }
 
     /// The blocks that it holds.

@@ -206,7 +206,8 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
     def statistics(self):
         """Counts since the start (``submitted``, ``answered``, ``lost`` with their worker,
         ``moved`` to another one, workers ``started`` and ``crashed``), ``held_bytes`` of
-        unfinished calls as of now, and ``workers``: a list of dicts with ``incarnation``, ``pid``, ``ready`` and ``tasks`` at hand."""
+        unfinished calls as of now, and ``workers``: a list of dicts with ``incarnation``,
+        ``pid``, ``ready`` and ``tasks`` at hand."""
         names = ("incarnation", "pid", "ready", "tasks")
         workers = [dict(zip(names, worker, strict=True)) for worker in self._handle.workers()]
         return {**self._handle.counters(), "workers": workers}
