@@ -96,6 +96,9 @@ fn pickled(store: &Arc<Store>, dump: &Py<PyAny>, value: &Bound<'_, PyAny>) -> Py
 }
 
 fn settled_plain(py: Python<'_>, store: &Arc<Store>, encoded: Encoded<'_>) -> PyResult<Payload> {
+    if encoded.is_short() {
+        return Ok(encoded.into_payload());
+    }
     let lent = lend(&encoded.apart)?;
     settled(py, store, encoded.into_payload(), &lent)
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use oxgang::pool::{PoolOptions, Refused};
 use oxgang::starter::{Invitation, Starter};
 use oxgang::template::TemplateStarter;
-use oxgang::{Callable, Late, Outcome, Pool, Task, TaskId};
+use oxgang::{Callable, Late, Outcome, Payload, Pool, Task, TaskId};
 use oxgang_os::process::{Exit, Process};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
@@ -344,11 +344,11 @@ impl ProcessPool {
                 let id = Pool::next_task();
                 let named = self.named(function, &callable)?;
                 bound.get().bind(Source { pool: pool.clone(), task: id, function: named });
-                let task = match call {
-                    Call::Ready(payload) => Task::new(id, callable, payload, completion),
-                    Call::Late(late) => Task::late(id, callable, Arc::new(late), completion),
+                let payload = match call {
+                    Call::Ready(payload) => payload,
+                    Call::Late(late) => Payload::late(Arc::new(late)),
                 };
-                Ok((future, Some(task)))
+                Ok((future, Some(Task::new(id, callable, payload, completion))))
             }
             Err(error) if error.is_instance_of::<pyo3::exceptions::PyException>(py) => {
                 if let Some(why) = pool.broken() {

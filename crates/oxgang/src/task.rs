@@ -61,9 +61,15 @@ pub enum Outcome {
 #[derive(Debug, Default)]
 pub struct Body {
     pub(crate) inline: Vec<u8>,
+    pub(crate) blocks: Option<Box<BodyBlocks>>,
+}
+
+/// What few bodies have.
+#[derive(Debug, Default)]
+pub(crate) struct BodyBlocks {
     /// Where the bytes are if they are long.
-    pub(crate) block: Option<Received>,
-    pub(crate) attached: Vec<Arc<Received>>,
+    pub block: Option<Received>,
+    pub attached: Vec<Arc<Received>>,
 }
 
 /// A payload that goes nowhere.
@@ -74,10 +80,14 @@ impl From<Payload> for Body {
 }
 
 impl Body {
+    fn block(&self) -> Option<&Received> {
+        self.blocks.as_ref()?.block.as_ref()
+    }
+
     /// How many bytes.
     #[must_use]
     pub fn length(&self) -> usize {
-        self.block.as_ref().map_or(self.inline.len(), Received::length)
+        self.block().map_or(self.inline.len(), Received::length)
     }
 
     /// Copies a part of the bytes out.
@@ -85,7 +95,7 @@ impl Body {
     /// # Errors
     /// If they are fewer, or their memory cannot be mapped.
     pub fn read(&self, at: usize, into: &mut [u8]) -> Result<()> {
-        match &self.block {
+        match self.block() {
             Some(block) => block.read(at, into),
             None => {
                 let part = self.inline.get(at..at + into.len());
@@ -98,7 +108,7 @@ impl Body {
     /// The bytes, if they are short enough to have come without a block.
     #[must_use]
     pub fn inline(&self) -> Option<&[u8]> {
-        self.block.is_none().then_some(&self.inline)
+        self.block().is_none().then_some(&self.inline)
     }
 
     /// All bytes, copied.
@@ -112,13 +122,13 @@ impl Body {
     }
 
     pub(crate) fn has_blocks(&self) -> bool {
-        self.block.is_some() || !self.attached.is_empty()
+        self.blocks.is_some()
     }
 
     /// The blocks that came along, in the sender's order.
     #[must_use]
     pub fn attached(&self) -> &[Arc<Received>] {
-        &self.attached
+        self.blocks.as_ref().map_or(&[], |blocks| &blocks.attached)
     }
 }
 
@@ -140,12 +150,23 @@ pub type Foreign = Box<dyn AsRef<[u8]> + Send + Sync>;
 #[derive(Default)]
 pub struct Payload {
     head: Vec<u8>,
-    /// What stands in between, and before which byte of `head`; in this order.
+    more: Option<Box<More>>,
+}
+
+/// What few payloads have.
+#[derive(Default)]
+struct More {
+    /// What stands in between, and before which byte of the head; in this order.
     inserts: Vec<(usize, Foreign)>,
     /// All of that, once it has been put into a store: it is not kept twice.
     stored: Option<Arc<Stored>>,
-    pub(crate) attached: Vec<Arc<Stored>>,
+    attached: Vec<Arc<Stored>>,
+    late: Option<Late>,
 }
+
+/// What a payload will be made of, once there is room for it: whatever the pool's user needs for
+/// that. See [`Pool::encoded`](crate::Pool::encoded).
+pub type Late = Arc<dyn std::any::Any + Send + Sync>;
 
 impl Payload {
     /// `head`, with each of `inserts` standing before the byte of `head` that its number names.
@@ -156,7 +177,8 @@ impl Payload {
     pub fn spliced(head: Vec<u8>, inserts: Vec<(usize, Foreign)>) -> Self {
         assert!(inserts.is_sorted_by_key(|(at, _)| at));
         assert!(inserts.last().is_none_or(|(at, _)| *at <= head.len()));
-        Self { head, inserts, ..Self::default() }
+        let more = (!inserts.is_empty()).then(|| Box::new(More { inserts, ..More::default() }));
+        Self { head, more }
     }
 
     /// `head`, and behind it `body`.
@@ -165,18 +187,33 @@ impl Payload {
         Self::spliced(head, vec![(end, Box::new(body))])
     }
 
+    /// One that the driver's user makes of this when it is asked to.
+    #[must_use]
+    pub fn late(late: Late) -> Self {
+        let more = More { late: Some(late), ..More::default() };
+        Self { head: Vec::new(), more: Some(Box::new(more)) }
+    }
+
+    /// What it is to be made of, if it has yet to be made.
+    pub(crate) fn is_late(&self) -> Option<&Late> {
+        self.more.as_ref()?.late.as_ref()
+    }
+
     /// Lets blocks go along, [`MOST_ATTACHED`](wire::MOST_ATTACHED) at most. They must be of the
     /// store of the pool, or of the worker, that sends the payload.
     #[must_use]
     pub fn with(mut self, attached: Vec<Arc<Stored>>) -> Self {
-        self.attached = attached;
+        if !attached.is_empty() {
+            self.more.get_or_insert_default().attached = attached;
+        }
         self
     }
 
     fn parts(&self) -> Vec<&[u8]> {
-        let mut parts = Vec::with_capacity(2 * self.inserts.len() + 1);
+        let inserts = self.more.as_ref().map_or(&[][..], |more| &more.inserts);
+        let mut parts = Vec::with_capacity(2 * inserts.len() + 1);
         let mut from = 0;
-        for (at, insert) in &self.inserts {
+        for (at, insert) in inserts {
             parts.extend([&self.head[from..*at], (**insert).as_ref()]);
             from = *at;
         }
@@ -187,8 +224,9 @@ impl Payload {
     /// How many bytes, without blocks that go along.
     #[must_use]
     pub fn length(&self) -> usize {
-        let inserted = || self.inserts.iter().map(|(_, insert)| (**insert).as_ref().len());
-        match &self.stored {
+        let Some(more) = &self.more else { return self.head.len() };
+        let inserted = || more.inserts.iter().map(|(_, insert)| (**insert).as_ref().len());
+        match &more.stored {
             Some(stored) => stored.length() as usize,
             None => self.head.len() + inserted().sum::<usize>(),
         }
@@ -196,7 +234,8 @@ impl Payload {
 
     /// Bytes that it holds outside of a store.
     pub(crate) fn held(&self) -> u64 {
-        if self.stored.is_some() { 0 } else { self.length() as u64 }
+        let stored = self.more.as_ref().is_some_and(|more| more.stored.is_some());
+        if stored { 0 } else { self.length() as u64 }
     }
 
     /// Puts long bytes into the store; short ones stay, for the frame. Done without the pool's
@@ -205,40 +244,48 @@ impl Payload {
     /// # Errors
     /// If there is no memory for it; nothing has changed then.
     pub fn settle(&mut self, store: &Arc<Store>) -> Result<()> {
-        let table = 8 + self.attached.len() * Block::BYTES;
-        if self.stored.is_none() && self.length() + table > Shape::STANDARD.longest_inline() {
-            self.stored = Some(store.put(&self.parts())?);
+        let (attached, stored) =
+            self.more.as_ref().map_or((0, false), |m| (m.attached.len(), m.stored.is_some()));
+        let length = self.length() + 8 + attached * Block::BYTES;
+        if !stored && length > Shape::STANDARD.longest_inline() {
+            let stored = store.put(&self.parts())?;
             self.head = Vec::new();
-            self.inserts = Vec::new();
+            let more = self.more.get_or_insert_default();
+            more.inserts = Vec::new();
+            more.stored = Some(stored);
         }
         Ok(())
     }
 
     /// Flags and content of the frame that carries it. It must have been settled.
     pub(crate) fn frame<T>(&self, kind: u8, push: impl FnOnce(u8, &[&[u8]]) -> T) -> T {
-        let described = self.stored.as_ref().map(|stored| stored.block().to_bytes());
+        let Some(more) = &self.more else { return push(kind, &[&self.head]) };
+        let described = more.stored.as_ref().map(|stored| stored.block().to_bytes());
         let kind = if described.is_some() { kind | IN_BLOCK } else { kind };
         let content: Vec<&[u8]> = match &described {
             Some(bytes) => vec![bytes],
-            None if self.inserts.is_empty() && self.attached.is_empty() => {
-                return push(kind, &[&self.head]);
-            }
             None => self.parts(),
         };
-        if self.attached.is_empty() {
+        if more.attached.is_empty() {
             return push(kind, &content);
         }
-        let mut table = Vec::with_capacity(8 + self.attached.len() * Block::BYTES);
-        table.extend_from_slice(&(self.attached.len() as u64).to_le_bytes());
-        for stored in &self.attached {
+        let mut table = Vec::with_capacity(8 + more.attached.len() * Block::BYTES);
+        table.extend_from_slice(&(more.attached.len() as u64).to_le_bytes());
+        for stored in &more.attached {
             table.extend_from_slice(&stored.block().to_bytes());
         }
         push(kind | ATTACHED, &[&[table.as_slice()], content.as_slice()].concat())
     }
 
+    /// The blocks that go along.
+    pub(crate) fn attached(&self) -> &[Arc<Stored>] {
+        self.more.as_ref().map_or(&[], |more| &more.attached)
+    }
+
     /// The blocks that it holds.
     pub(crate) fn blocks(&self) -> impl Iterator<Item = &Arc<Stored>> {
-        self.stored.iter().chain(&self.attached)
+        let stored = self.more.as_ref().and_then(|more| more.stored.as_ref());
+        stored.into_iter().chain(self.attached())
     }
 }
 
@@ -256,7 +303,7 @@ pub(crate) fn split_attached(bytes: &[u8], blocks: &Blocks) -> Result<(Vec<Block
 
 impl From<Vec<u8>> for Payload {
     fn from(head: Vec<u8>) -> Self {
-        Self { head, ..Self::default() }
+        Self { head, more: None }
     }
 }
 
@@ -266,8 +313,6 @@ pub struct Task {
     pub(crate) callable: Arc<Callable>,
     pub(crate) payload: Payload,
     pub(crate) completion: Arc<dyn Completion>,
-    /// What the payload is to be made of.
-    pub(crate) late: Option<Late>,
 }
 
 impl Task {
@@ -279,23 +324,7 @@ impl Task {
         payload: impl Into<Payload>,
         completion: Arc<dyn Completion>,
     ) -> Self {
-        Self { id, callable, payload: payload.into(), completion, late: None }
-    }
-}
-
-/// What a payload will be made of, once there is room for it: whatever the pool's user needs for
-/// that. See [`Pool::encoded`](crate::Pool::encoded).
-pub type Late = Arc<dyn std::any::Any + Send + Sync>;
-
-impl Task {
-    /// One whose payload the driver's user makes when it is asked to.
-    pub fn late(
-        id: TaskId,
-        callable: Arc<Callable>,
-        late: Late,
-        completion: Arc<dyn Completion>,
-    ) -> Self {
-        Self { late: Some(late), ..Self::new(id, callable, Vec::new(), completion) }
+        Self { id, callable, payload: payload.into(), completion }
     }
 }
 

@@ -45,9 +45,6 @@ pub struct Counters {
     pub crashed: u64,
 }
 
-/// What may run its owner's code when it is dropped.
-pub(super) type Spent = (Arc<dyn Completion>, Option<Late>);
-
 pub(super) struct Core {
     pub queue: VecDeque<Task>,
     pub lives: Vec<Life>,
@@ -59,7 +56,9 @@ pub(super) struct Core {
     /// Completions that asked to be told by the driver.
     pub attention: Vec<Arc<dyn Completion>>,
     /// Done with: to be dropped without the lock.
-    pub spent: Vec<Spent>,
+    pub spent: Vec<Arc<dyn Completion>>,
+    /// Payloads that were never made: what they were to be made of is somebody's objects.
+    pub spent_payloads: Vec<Payload>,
     /// Tasks in the queue whose payload has yet to be made.
     late: usize,
     /// The driver has been told of them.
@@ -103,6 +102,7 @@ impl Core {
             starts: Vec::new(),
             attention: Vec::new(),
             spent: Vec::new(),
+            spent_payloads: Vec::new(),
             late: 0,
             late_said: false,
             room,
@@ -275,15 +275,19 @@ impl Core {
 
     /// The end of a task's way: its blocks are let go, and who waits is told.
     fn finish(&mut self, task: Task, outcome: Outcome) {
-        self.held -= task.payload.held();
-        self.untidy |= task.payload.blocks().next().is_some();
-        self.late -= usize::from(task.late.is_some());
-        let completion = task.completion;
+        let Task { completion, payload, .. } = task;
+        self.held -= payload.held();
+        self.untidy |= payload.blocks().next().is_some();
+        if payload.is_late().is_some() {
+            self.late -= 1;
+            self.spent_payloads.push(payload);
+        }
         if completion.clone().complete(outcome) {
             self.watched -= 1;
-            self.attention.push(completion.clone());
+            self.attention.push(completion);
+        } else {
+            self.spent.push(completion);
         }
-        self.spent.push((completion, task.late));
     }
 
     // -- payloads that are made late -----------------------------------------------------
@@ -291,7 +295,7 @@ impl Core {
     /// Queues a task.
     pub fn queue(&mut self, task: Task) {
         self.held += task.payload.held();
-        self.late += usize::from(task.late.is_some());
+        self.late += usize::from(task.payload.is_late().is_some());
         self.queue.push_back(task);
     }
 
@@ -335,12 +339,10 @@ impl Core {
         if self.late == 0 {
             return None;
         }
-        let (index, late) = self
-            .queue
-            .iter()
-            .take(MADE_AHEAD)
-            .enumerate()
-            .find_map(|(index, task)| Some((index, (task.id, task.late.clone()?))))?;
+        let (index, late) =
+            self.queue.iter().take(MADE_AHEAD).enumerate().find_map(|(index, task)| {
+                Some((index, (task.id, task.payload.is_late()?.clone())))
+            })?;
         (index == 0 || !self.is_full()).then_some(late)
     }
 
@@ -350,12 +352,10 @@ impl Core {
         let Some(index) = self.queue.iter().position(|task| task.id == id) else { return };
         match made {
             Ok(payload) => {
-                let task = &mut self.queue[index];
                 self.held += payload.held();
-                task.payload = payload;
-                let late = task.late.take();
-                self.late -= usize::from(late.is_some());
-                self.spent.push((task.completion.clone(), late));
+                self.late -= 1;
+                self.spent_payloads
+                    .push(std::mem::replace(&mut self.queue[index].payload, payload));
             }
             Err(outcome) => {
                 if let Some(task) = self.queue.remove(index) {
@@ -385,7 +385,7 @@ impl Core {
                 self.finish(task, Outcome::Cancelled);
                 continue;
             }
-            if task.late.is_some() {
+            if task.payload.is_late().is_some() {
                 self.queue.push_front(task); // its payload has yet to be made
                 break;
             }

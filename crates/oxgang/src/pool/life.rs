@@ -171,7 +171,7 @@ impl Life {
     pub fn keep(&mut self, task: u64, offset: u64) -> bool {
         let sent = self.sent.iter().find(|sent| sent.task.id == task);
         let block = sent.and_then(|sent| {
-            sent.task.payload.attached.iter().find(|block| block.block().offset == offset)
+            sent.task.payload.attached().iter().find(|block| block.block().offset == offset)
         });
         self.kept.extend(block.cloned());
         block.is_some()
@@ -201,11 +201,12 @@ impl Life {
         if frame.kind & ATTACHED != 0 {
             let (attached, end) = split_attached(&body.inline, &self.results)?;
             let received = attached.into_iter().map(|block| Arc::new(self.receive(block)));
-            body.attached = received.collect();
+            body.blocks.get_or_insert_default().attached = received.collect();
             body.inline.drain(..end);
         }
         if frame.kind & IN_BLOCK != 0 {
-            body.block = Some(self.receive(self.results.find(&body.inline)?));
+            let block = self.receive(self.results.find(&body.inline)?);
+            body.blocks.get_or_insert_default().block = Some(block);
         }
         let kind = frame.kind & !(IN_BLOCK | ATTACHED);
         Ok(Some(Answer { kind, id: frame.id, aux: frame.aux, body }))

@@ -148,7 +148,9 @@ impl DerefMut for Locked<'_> {
 
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
-        let spent = self.0.as_mut().map(|core| std::mem::take(&mut core.spent));
+        let spent = self.0.as_mut().map(|core| {
+            (std::mem::take(&mut core.spent), std::mem::take(&mut core.spent_payloads))
+        });
         self.0 = None;
         drop(spent);
     }
@@ -322,7 +324,7 @@ impl Pool {
     }
 
     /// Whether unfinished calls hold as many bytes as they may. Who wants to hand in more than
-    /// short ones then should do it by [`Task::late`]: nothing is refused.
+    /// short ones then should do it by [`Payload::late`]: nothing is refused.
     #[must_use]
     pub fn is_full(&self) -> bool {
         !self.forked() && self.core().is_full()
