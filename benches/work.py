@@ -1,10 +1,6 @@
 """What the workers run. A module of its own: importing it must cost them nothing."""
 
-import os
-import time
 from dataclasses import dataclass
-
-MEET_LIMIT_S = 60
 
 
 @dataclass
@@ -25,17 +21,6 @@ def nothing(value):
 
 def total(order):
     return order.total()
-
-
-def meet(folder, wanted):
-    """Return once ``wanted`` different workers are here: proof that all of them are at work."""
-    with open(os.path.join(folder, str(os.getpid())), "w"):
-        deadline = time.monotonic() + MEET_LIMIT_S
-    while len(os.listdir(folder)) < wanted:
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"only {len(os.listdir(folder))} of {wanted} workers came to work")
-        time.sleep(0.0002)
-    return os.getpid()
 
 
 def is_prime(n):
