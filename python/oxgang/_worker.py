@@ -7,7 +7,7 @@ import sys
 import types
 
 # signal.py brings enum along, which a worker may never need
-from _signal import SIGINT, signal
+from _signal import SIG_UNBLOCK, SIGINT, pthread_sigmask, signal
 
 from oxgang import _core
 
@@ -15,6 +15,11 @@ from oxgang import _core
 def _ignore_interrupt(number, frame):
     """Ctrl-C goes to the whole foreground group; what becomes of the workers is the owner's
     decision. A handler, not SIG_IGN, which programs started by a task would inherit."""
+
+
+def _outlast_interrupt():
+    signal(SIGINT, _ignore_interrupt)
+    pthread_sigmask(SIG_UNBLOCK, [SIGINT])  # see `_template.CtrlCLater`
 
 
 class _Main(types.ModuleType):
@@ -162,7 +167,7 @@ def _failed_setup(error):
 
 def serve(invitation, setup):
     """Works until the pool says stop."""
-    signal(SIGINT, _ignore_interrupt)
+    _outlast_interrupt()
 
     def guarded(data):
         try:
@@ -202,7 +207,7 @@ def template(owner_pid):
 
     import oxgang._pickling  # noqa: F401 - every worker needs it
 
-    signal(SIGINT, _ignore_interrupt)
+    _outlast_interrupt()
     _owner_pid = owner_pid
     link = os.dup(0)
     null = os.open(os.devnull, os.O_RDONLY)

@@ -6,7 +6,6 @@ costs its own task (`PayloadError`). Both are `BrokenProcessPool`, so that handl
 """
 
 import os
-import threading
 import weakref
 
 from oxgang import _core, _template
@@ -33,6 +32,24 @@ def _default_context():
     return chooser.get_context()
 
 
+_context_starters = weakref.WeakSet()
+
+
+def _disown_workers():
+    """In a fork of the program: `multiprocessing` shall not wait for the program's workers at the
+    fork's end."""
+    import sys
+
+    module = sys.modules.get("multiprocessing.process")
+    for starter in list(_context_starters):
+        if module is not None:
+            module._children.difference_update(starter.processes.values())
+        starter.processes = {}
+
+
+os.register_at_fork(after_in_child=_disown_workers)
+
+
 class _ContextStarter:
     """Starts workers by a standard multiprocessing context."""
 
@@ -41,6 +58,7 @@ class _ContextStarter:
         self.initializer = initializer
         self.initargs = initargs
         self.processes = {}
+        _context_starters.add(self)
 
     def start(self, incarnation, channel, pool, wake):
         from oxgang._worker import Descriptors, run_process
@@ -53,12 +71,25 @@ class _ContextStarter:
                 target=run_process,
                 args=(Descriptors(incarnation, fds), self.initializer, self.initargs),
             )
-            process.start()
+            self._start_process(process)
         finally:
             for fd in fds:
                 os.close(fd)
         self.processes[process.pid] = process
         return process.pid
+
+    def _start_process(self, process):
+        method = self.context.get_start_method()
+        if method == "spawn":
+            from multiprocessing import resource_tracker
+
+            resource_tracker.ensure_running()  # it unblocks SIGINT when it is started
+        if method in ("spawn", "fork"):
+            with _template.CtrlCLater():
+                process.start()
+        else:
+            # what a fork server inherits, all its processes would, ours or not
+            process.start()
 
     def exitcode(self, pid):
         process = self.processes.pop(pid, None)
@@ -141,7 +172,7 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
         if _exit.shutting_down:
             self._handle.kill("interpreter shutdown")
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
-        self._driver = threading.Thread(
+        self._driver = _exit.ServingThread(
             target=self._handle.drive, name="oxgang-driver", daemon=True
         )
         _exit.watch(self._driver, self._handle)
@@ -171,10 +202,15 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
             self._driver.join()
 
     def __exit__(self, exc_type, exc_val, exc_tb):
-        if exc_type is not None and issubclass(exc_type, (KeyboardInterrupt, SystemExit)):
-            # whoever interrupts the program does not want to wait for its tasks
-            self._handle.kill(_KILLED.format(how=f"ended by {exc_type.__name__}"))
-        self.shutdown(wait=True)
+        # whoever interrupts the program does not want to wait for its tasks
+        try:
+            if exc_type is not None and issubclass(exc_type, (KeyboardInterrupt, SystemExit)):
+                self._handle.kill(_KILLED.format(how=f"ended by {exc_type.__name__}"))
+            self.shutdown(wait=True)
+        except KeyboardInterrupt:
+            self._handle.kill(_KILLED.format(how="ended by KeyboardInterrupt"))
+            self.shutdown(wait=True)
+            raise
         return False
 
     def terminate_workers(self):
