@@ -251,6 +251,9 @@ def _life(server, invitation):
     atexit._clear()  # what the template's imports registered is the template's
     try:
         held = server.leave()
+    except BrokenPipeError:
+        return 1  # the owner has ended: there is nobody to tell, and nothing to do
+    try:
         serve(invitation, _setup)
         _end()
     except BaseException:
@@ -285,7 +288,10 @@ def _rebuild(incarnation, duplicates):
 def run_process(descriptors, initializer, initargs):
     """The target of a worker that a standard context starts."""
     channel, pool, wake, line = descriptors.fds
-    _held = _core.hold_lifeline(line)
+    try:
+        _held = _core.hold_lifeline(line)
+    except BrokenPipeError:
+        os._exit(1)  # the owner has ended: there is nobody to tell, and nothing to do
     invitation = _core.Invitation(descriptors.incarnation, channel, pool, wake)
 
     def setup(_data):

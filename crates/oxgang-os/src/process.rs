@@ -179,7 +179,7 @@ const F_SETSIG: libc::c_int = 10;
 /// that must stay open for it.
 ///
 /// # Errors
-/// If the kernel refuses, or the owner has ended already.
+/// If the kernel refuses; `BrokenPipe` if the owner has ended already.
 pub fn hold(line: BorrowedFd<'_>) -> Result<OwnedFd> {
     // who is to be signalled is kept with the open file, so each process needs its own
     let path = format!("/proc/self/fd/{}", line.as_raw_fd());
@@ -200,7 +200,8 @@ pub fn hold(line: BorrowedFd<'_>) -> Result<OwnedFd> {
     // an owner that ended before the line was armed sends no signal any more
     let ready = crate::event::wait_readable(&[own.as_fd()], Some(std::time::Duration::ZERO))?;
     if ready[0] {
-        return Err(std::io::Error::other("the owner has ended"));
+        let gone = "the owner has ended";
+        return Err(std::io::Error::new(std::io::ErrorKind::BrokenPipe, gone));
     }
     Ok(own)
 }

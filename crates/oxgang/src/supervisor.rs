@@ -12,6 +12,7 @@
 //! | vacant | nobody | `Wanted` | starting | `Start` |
 //! | starting | asked for, not ready | `Ready` | ready | – |
 //! | | | `StartRefused` | vacant | `Break` after the third in a row |
+//! | | | `StartsLost` | vacant | `Break` after the third in a row, however many each took |
 //! | | | `SetupFailed` | retiring | `Break` |
 //! | | | `Exited` | vacant | `Recover`; `Break` after the third in a row |
 //! | ready | takes tasks | `Spent` | retiring | `Retire` |
@@ -78,6 +79,8 @@ pub enum Event {
     SetupFailed(Incarnation, String),
     /// No process could be started; why.
     StartRefused(Incarnation, String),
+    /// Whoever was to start these workers has ended; why. One failure, not several.
+    StartsLost(Vec<Incarnation>, String),
     /// The worker has had as many tasks as it may, and has answered all of them.
     Spent(Incarnation),
     /// The worker's process has ended.
@@ -177,6 +180,15 @@ impl Supervisor {
             Event::StartRefused(one, why) => {
                 if let Some(seat) = self.seat_of(one) {
                     self.seats[seat] = Seat::Vacant;
+                    self.count_failure(why, &mut todo);
+                }
+            }
+            Event::StartsLost(these, why) => {
+                let seats: Vec<_> = these.iter().filter_map(|one| self.seat_of(*one)).collect();
+                for seat in &seats {
+                    self.seats[*seat] = Seat::Vacant;
+                }
+                if !seats.is_empty() {
                     self.count_failure(why, &mut todo);
                 }
             }
@@ -305,6 +317,21 @@ mod tests {
     }
 
     #[test]
+    fn starts_that_are_lost_together_are_one_failure() {
+        let mut pool = Supervisor::new(4, 100);
+        for round in 0..2 {
+            let these: Vec<_> = (0..4).map(|seat| 100 + round * 4 + seat).collect();
+            for _ in 0..4 {
+                pool.handle(Event::Wanted);
+            }
+            assert_eq!(pool.handle(Event::StartsLost(these, "gone".into())), []);
+        }
+        pool.handle(Event::Wanted);
+        let end = pool.handle(Event::StartsLost(vec![108, 99], "gone".into()));
+        assert_eq!(end, [Instruction::Break("gone".into()), Instruction::Finished]);
+    }
+
+    #[test]
     fn a_failed_setup_breaks_the_pool_at_once() {
         let mut pool = Supervisor::new(2, 100);
         pool.handle(Event::Wanted);
@@ -323,6 +350,8 @@ mod tests {
             4 => one.clone().prop_map(Event::Ready),
             1 => one.clone().prop_map(|i| Event::SetupFailed(i, "x".into())),
             1 => one.clone().prop_map(|i| Event::StartRefused(i, "x".into())),
+            1 => prop::collection::vec(one.clone(), 0..4)
+                .prop_map(|these| Event::StartsLost(these, "x".into())),
             2 => one.clone().prop_map(Event::Spent),
             4 => one.prop_map(Event::Exited),
             1 => Just(Event::Close),
@@ -341,10 +370,13 @@ mod tests {
             let (mut started, mut gone) = (Vec::new(), Vec::new());
             let (mut broken, mut finished) = (0, 0);
             for event in events {
-                let refused = match &event {
-                    Event::StartRefused(one, _) if started.contains(one) => Some(*one),
-                    _ => None,
+                let refused: Vec<_> = match &event {
+                    Event::StartRefused(one, _) => vec![*one],
+                    Event::StartsLost(these, _) => these.clone(),
+                    _ => Vec::new(),
                 };
+                let refused: Vec<_> =
+                    refused.into_iter().filter(|one| started.contains(one)).collect();
                 let was_ended = pool.phase() > Phase::Closing;
                 for instruction in pool.handle(event) {
                     match instruction {
@@ -363,8 +395,10 @@ mod tests {
                         Instruction::Finished => finished += 1,
                     }
                 }
-                if let Some(one) = refused && !gone.contains(&one) {
-                    gone.push(one);
+                for one in refused {
+                    if !gone.contains(&one) {
+                        gone.push(one);
+                    }
                 }
                 let alive = started.iter().filter(|one| !gone.contains(one)).count();
                 prop_assert!(alive <= 3);

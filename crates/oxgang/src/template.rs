@@ -125,69 +125,157 @@ pub type Renew = Box<dyn Fn() -> Result<Arc<Template>> + Send + Sync>;
 /// memory, say): the workers that it has forked live on, and the next one comes from another.
 pub struct TemplateStarter {
     renew: Renew,
-    current: Mutex<Option<(Arc<Template>, Arc<Link>)>>,
+    current: Mutex<Option<Connection>>,
+    /// Notices of templates that have been replaced.
+    kept: Mutex<Vec<Notice>>,
+}
+
+/// A pool's dealings with one template.
+struct Connection {
+    template: Arc<Template>,
+    link: Arc<Link>,
+    /// Starts that it was asked for and has not told of.
+    waiting: Vec<Incarnation>,
+    /// Processes that it will tell the end of.
+    children: Vec<(Incarnation, i32)>,
+}
+
+impl Connection {
+    fn hear(&mut self, notice: &Notice) {
+        match notice {
+            Notice::Started(one, process) => {
+                self.waiting.retain(|waiting| waiting != one);
+                self.children.push((*one, process.pid));
+            }
+            Notice::Refused(one, _) => self.waiting.retain(|waiting| waiting != one),
+            Notice::Ended(one, _) => self.children.retain(|(child, _)| child != one),
+            Notice::Lost(..) => {}
+        }
+    }
+
+    /// What has come by now; `true`: and nothing more will.
+    fn receive(&mut self, notices: &mut Vec<Notice>) -> bool {
+        loop {
+            match self.link.receive(true) {
+                Ok(Some(message)) => {
+                    if let Some(notice) = notice(message) {
+                        self.hear(&notice);
+                        notices.push(notice);
+                    }
+                }
+                Ok(None) => return true,
+                Err(error) => return error.kind() != std::io::ErrorKind::WouldBlock,
+            }
+        }
+    }
+
+    fn lost(self) -> Notice {
+        Notice::Lost(self.waiting, "the template process has ended".to_owned())
+    }
 }
 
 impl TemplateStarter {
     /// By whatever template `renew` gives when one is needed.
     #[must_use]
     pub fn new(renew: Renew) -> Self {
-        Self { renew, current: Mutex::new(None) }
+        Self { renew, current: Mutex::new(None), kept: Mutex::default() }
     }
 
-    fn current(&self) -> std::sync::MutexGuard<'_, Option<(Arc<Template>, Arc<Link>)>> {
+    fn current(&self) -> std::sync::MutexGuard<'_, Option<Connection>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn link(&self) -> Result<Arc<Link>> {
-        if let Some((template, link)) = &*self.current()
-            && template.alive()
-        {
-            return Ok(link.clone());
+    fn kept(&self) -> std::sync::MutexGuard<'_, Vec<Notice>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the dealings with a template that is of no use any more, keeping what it has told.
+    fn part(&self, link: Option<&Arc<Link>>) {
+        let parted = {
+            let mut current = self.current();
+            let same = |now: &mut Connection| link.is_none_or(|link| Arc::ptr_eq(&now.link, link));
+            current.take_if(same)
+        };
+        if let Some(mut parted) = parted {
+            let mut notices = Vec::new();
+            parted.receive(&mut notices);
+            notices.push(parted.lost());
+            self.kept().extend(notices);
         }
+    }
+
+    fn link(&self) -> Result<Arc<Link>> {
+        if let Some(now) = &*self.current()
+            && now.template.alive()
+        {
+            return Ok(now.link.clone());
+        }
+        self.part(None);
         // called out without the lock
-        let template = (self.renew)()?;
-        let link = template.connect()?;
-        *self.current() = Some((template, link.clone()));
+        let mut template = (self.renew)()?;
+        let link = template.connect().or_else(|_| {
+            // it is about to end
+            template.end()?;
+            template = (self.renew)()?;
+            template.connect()
+        })?;
+        let (waiting, children) = (Vec::new(), Vec::new());
+        *self.current() = Some(Connection { template, link: link.clone(), waiting, children });
         Ok(link)
+    }
+
+    /// Asks the template of the moment for a worker; `false` if it is gone, or about to go.
+    fn ask(&self, invitation: &Invitation<'_>) -> Result<bool> {
+        let link = self.link()?;
+        let one = invitation.incarnation;
+        match &mut *self.current() {
+            // before it is asked, since it may answer at once
+            Some(now) if Arc::ptr_eq(&now.link, &link) => now.waiting.push(one),
+            _ => return Ok(false),
+        }
+        let fds = [invitation.channel, invitation.pool, invitation.wake];
+        let sent = link.send(&numbers(b'S', &[one]), &fds);
+        if sent.is_err() {
+            let mut gone = None;
+            if let Some(now) = &mut *self.current() {
+                now.waiting.retain(|waiting| *waiting != one);
+                gone = Arc::ptr_eq(&now.link, &link).then(|| now.template.clone());
+            }
+            self.part(Some(&link));
+            // links close before a process has ended; nobody shall take it for alive meanwhile
+            gone.map_or(Ok(()), |template| template.end())?;
+        }
+        Ok(sent.is_ok())
     }
 }
 
 impl Starter for TemplateStarter {
     fn start(&self, invitation: Invitation<'_>) -> Result<Option<Process>> {
-        let bytes = numbers(b'S', &[invitation.incarnation]);
-        let fds = [invitation.channel, invitation.pool, invitation.wake];
-        self.link()?.send(&bytes, &fds)?;
-        Ok(None)
+        // one template may end at this moment; a second one that does so has a reason to
+        if self.ask(&invitation)? || self.ask(&invitation)? {
+            return Ok(None);
+        }
+        Err(std::io::Error::other("the template process has ended"))
     }
 
     fn notice_link(&self) -> Option<Arc<Link>> {
-        self.current().as_ref().map(|(_, link)| link.clone())
+        self.current().as_ref().map(|now| now.link.clone())
     }
 
     fn notices(&self) -> Vec<Notice> {
-        let mut notices = Vec::new();
-        let Some(link) = self.notice_link() else { return notices };
-        loop {
-            match link.receive(true) {
-                Ok(Some(message)) => notices.extend(notice(message)),
-                Ok(None) => {
-                    // a link that has closed stays readable for ever: it is told of once
-                    let mut current = self.current();
-                    if current.as_ref().is_some_and(|(_, now)| Arc::ptr_eq(now, &link)) {
-                        *current = None;
-                    }
-                    notices.push(Notice::Lost("the template process has ended".to_owned()));
-                    return notices;
-                }
-                Err(_) => return notices,
-            }
+        let mut notices = std::mem::take(&mut *self.kept());
+        let mut current = self.current();
+        // a link that has closed stays readable for ever: it is told of once
+        if current.as_mut().is_some_and(|now| now.receive(&mut notices)) {
+            notices.extend(current.take().map(Connection::lost));
         }
+        notices
     }
 
-    fn exit(&self, _process: &Process) -> Option<Exit> {
-        // the template reaps and tells; without one nobody can
-        self.notice_link().is_none().then_some(Exit::Unknown)
+    fn exit(&self, process: &Process) -> Option<Exit> {
+        // the template that forked it reaps it and tells; without that one nobody can
+        let told = |now: &Connection| now.children.iter().any(|(_, pid)| *pid == process.pid);
+        (!self.current().as_ref().is_some_and(told)).then_some(Exit::Unknown)
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use oxgang_os::Result;
-use oxgang_os::process::Process;
+use oxgang_os::process::{Exit, Process};
 use oxgang_os::segment::Segment;
 use oxgang_shm::ring::FIRST_INCARNATION;
 use oxgang_shm::watch::{Interest, Watch};
@@ -476,6 +476,30 @@ impl Core {
             self.requeue(life.sent.into_iter().rev().collect());
         }
         self.handle(Event::StartRefused(one, why));
+    }
+
+    /// Who was to start workers has ended, and will never say of some how that went. They may be
+    /// there, and nobody could say when they end: what they have not begun is taken from them,
+    /// what they have begun and not answered is lost, and they are told to end.
+    pub fn starts_lost(&mut self, these: Vec<Incarnation>, why: String) {
+        for one in &these {
+            let Some(index) = self.lives.iter().position(|life| life.incarnation == *one) else {
+                continue;
+            };
+            self.take_in_from(index);
+            let mut life = self.lives.swap_remove(index);
+            let back = life.take_back(usize::MAX);
+            self.counters.moved += back.len() as u64;
+            self.requeue(back);
+            for lost in life.sent.drain(..) {
+                self.counters.lost += 1;
+                let crash = Crash { task: lost.task.id, pid: 0, exit: Exit::Unknown };
+                self.finish(lost.task, Outcome::Crashed(crash));
+            }
+            life.stop();
+            let _nobody = life.settle_debts(); // nonsense there is of no concern any more
+        }
+        self.handle(Event::StartsLost(these, why));
     }
 
     /// The process has ended: what it published counts, the task it had begun is lost, and

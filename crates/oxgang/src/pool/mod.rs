@@ -271,7 +271,6 @@ impl Pool {
         }
         if !starts.is_empty() {
             self.start(starts);
-            self.wake.ring(); // there is one more process to look after
         }
     }
 
@@ -302,6 +301,8 @@ impl Pool {
             }
             core.turn();
         }
+        // there may be more processes to look after, and notices of a starter that was replaced
+        self.wake.ring();
     }
 
     /// Takes a task back if it has not begun. Its completion is told.
@@ -557,13 +558,7 @@ impl Pool {
                         life.exit = exit;
                     }
                 }
-                Notice::Lost(why) => {
-                    let waiting = core.lives.iter().filter(|life| life.process.is_none());
-                    let waiting: Vec<_> = waiting.map(|life| life.incarnation).collect();
-                    for one in waiting {
-                        core.start_refused(one, why.clone());
-                    }
-                }
+                Notice::Lost(these, why) => core.starts_lost(these, why),
             }
         }
         self.wake_leader(); // a refused start may have broken the pool
@@ -571,6 +566,10 @@ impl Pool {
 
     /// How the process ended; if who reaps it has not told yet, waits for that, within bounds.
     fn exit_of(&self, one: Incarnation, process: &Process) -> Exit {
+        let told = self.core().life(one).map_or(Exit::Unknown, |life| life.exit);
+        if told != Exit::Unknown {
+            return told;
+        }
         if let Some(exit) = self.starter.exit(process) {
             return exit;
         }

@@ -6,6 +6,7 @@ costs its own task (`PayloadError`). Both are `BrokenProcessPool`, so that handl
 """
 
 import os
+import threading
 import weakref
 
 from oxgang import _core, _template
@@ -33,12 +34,18 @@ def _default_context():
 
 
 _context_starters = weakref.WeakSet()
+# Process.start() asks all processes whether they have ended; who asks at the same time in another
+# thread may be told nothing, or nonsense
+_asking = threading.Lock()
 
 
 def _disown_workers():
     """In a fork of the program: `multiprocessing` shall not wait for the program's workers at the
     fork's end."""
     import sys
+
+    global _asking
+    _asking = threading.Lock()
 
     module = sys.modules.get("multiprocessing.process")
     for starter in list(_context_starters):
@@ -85,20 +92,22 @@ class _ContextStarter:
 
             resource_tracker.ensure_running()  # it unblocks SIGINT when it is started
         if method in ("spawn", "fork"):
-            with _template.CtrlCLater():
+            with _asking, _template.CtrlCLater():
                 process.start()
         else:
             # what a fork server inherits, all its processes would, ours or not
-            process.start()
+            with _asking:
+                process.start()
 
     def exitcode(self, pid):
         process = self.processes.pop(pid, None)
         if process is None:
             return None
-        process.join(5)
-        code = process.exitcode
-        if code is not None:
-            process.close()
+        with _asking:
+            process.join(5)
+            code = process.exitcode
+            if code is not None:
+                process.close()
         return code
 
 
