@@ -271,7 +271,7 @@ class Storm:
             raise Wrong(f"seed {self.seed}: the pool counts {got}, it was {expected}")
 
     def __str__(self):
-        lines = [f"seed {self.seed}: {self.tasks} tasks in {sum(ENDED(self.pools))} pools"]
+        lines = [f"seed {self.seed}: {self.tasks} tasks in {sum(self.pools.values()) // 2} pools"]
         for name, counts in (
             ("tasks", self.outcomes),
             ("pools", self.pools),
@@ -283,10 +283,6 @@ class Storm:
             f"  workers started: {self.started}, templates killed: {self.harasser.templates_killed}"
         )
         return "\n".join(lines)
-
-
-def ENDED(pools):
-    return [count for name, count in pools.items() if name.startswith("ended by")]
 
 
 # how often a task was begun that came to this: at least, at most
@@ -303,33 +299,60 @@ RUNS = {
 
 def call_of(dice, kind):
     """``(function, argument, what it must come to)`` of a task of this kind."""
-    if kind == "same":
-        data = dice.randbytes(choose(dice, SIZES))
-        return deeds.same, data, data
-    if kind == "compute":
-        rounds = dice.randrange(3000)
-        return deeds.compute, rounds, sum(i * i for i in range(rounds))
-    if kind == "nap":
-        seconds = dice.random() * 0.002
-        return deeds.nap, seconds, seconds
-    if kind == "die":
-        number = int(dice.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGBUS, signal.SIGSEGV]))
-        return deeds.die, number, -number
-    if kind == "leave":
-        code = dice.randrange(1, 200)
-        return deeds.leave, code, code
-    value = dice.randrange(10**9)
-    if kind == "bad argument":
-        return deeds.same, threading.Lock(), None
-    function = {
-        "fail": deeds.fail,
-        "exits": deeds.exits,
-        "bad result": deeds.bad_result,
-        "bad error": deeds.bad_error,
-        "refusing": deeds.refusing,
-        "nested": deeds.nested,
-    }[kind]
-    return function, value, value
+    return CALLS[kind](dice)
+
+
+def _same(dice):
+    data = dice.randbytes(choose(dice, SIZES))
+    return deeds.same, data, data
+
+
+def _compute(dice):
+    rounds = dice.randrange(3000)
+    return deeds.compute, rounds, sum(i * i for i in range(rounds))
+
+
+def _nap(dice):
+    seconds = dice.random() * 0.002
+    return deeds.nap, seconds, seconds
+
+
+def _die(dice):
+    number = int(dice.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGBUS, signal.SIGSEGV]))
+    return deeds.die, number, -number
+
+
+def _leave(dice):
+    code = dice.randrange(1, 200)
+    return deeds.leave, code, code
+
+
+def _bad_argument(_dice):
+    return deeds.same, threading.Lock(), None
+
+
+def _plain(function):
+    def call(dice):
+        value = dice.randrange(10**9)
+        return function, value, value
+
+    return call
+
+
+CALLS = {
+    "same": _same,
+    "compute": _compute,
+    "nap": _nap,
+    "die": _die,
+    "leave": _leave,
+    "bad argument": _bad_argument,
+    "fail": _plain(deeds.fail),
+    "exits": _plain(deeds.exits),
+    "bad result": _plain(deeds.bad_result),
+    "bad error": _plain(deeds.bad_error),
+    "refusing": _plain(deeds.refusing),
+    "nested": _plain(deeds.nested),
+}
 
 
 def leftovers():

@@ -12,7 +12,7 @@ import resource
 import pytest
 from storm import Storm
 
-TASKS = int(os.environ.get("OXGANG_STORM_TASKS", 10_000))
+TASKS = int(os.environ.get("OXGANG_STORM_TASKS", "10000"))
 SEEDS = [int(os.environ["OXGANG_SEED"])] if "OXGANG_SEED" in os.environ else [1, 2, 3]
 FRESH = [] if "OXGANG_SEED" in os.environ else [random.SystemRandom().randrange(10**6)]
 
