@@ -164,78 +164,78 @@ fn counted(bytes: &[u8]) -> PyResult<(usize, &[u8])> {
 impl<'py> Decoder<'py, '_> {
     fn get<'b>(&self, bytes: &'b [u8], depth: u32) -> PyResult<(Bound<'py, PyAny>, &'b [u8])> {
         let py = self.py;
-    let (&tag, rest) = bytes.split_first().ok_or_else(torn)?;
-    if depth == 0 {
-        return Err(torn());
+        let (&tag, rest) = bytes.split_first().ok_or_else(torn)?;
+        if depth == 0 {
+            return Err(torn());
+        }
+        Ok(match tag {
+            b'N' => (py.None().into_bound(py), rest),
+            b'T' => (PyBool::new(py, true).to_owned().into_any(), rest),
+            b'F' => (PyBool::new(py, false).to_owned().into_any(), rest),
+            b'j' => {
+                let (byte, rest) = take(rest, 1)?;
+                ((byte[0] as i8).into_pyobject(py)?.into_any(), rest)
+            }
+            b'i' => {
+                let (number, rest) = take(rest, 8)?;
+                let number = i64::from_le_bytes(number.try_into().map_err(|_| torn())?);
+                (number.into_pyobject(py)?.into_any(), rest)
+            }
+            b'f' => {
+                let (number, rest) = take(rest, 8)?;
+                let number = f64::from_le_bytes(number.try_into().map_err(|_| torn())?);
+                (PyFloat::new(py, number).into_any(), rest)
+            }
+            b's' => {
+                let (count, rest) = counted(rest)?;
+                let (text, rest) = take(rest, count)?;
+                let text = std::str::from_utf8(text).map_err(|_| torn())?;
+                (PyString::new(py, text).into_any(), rest)
+            }
+            b'b' => {
+                let (count, rest) = counted(rest)?;
+                let (content, rest) = take(rest, count)?;
+                (PyBytes::new(py, content).into_any(), rest)
+            }
+            b'B' | b'Y' => {
+                let (index, rest) = take(rest, 4)?;
+                let index = u32::from_le_bytes(index.try_into().map_err(|_| torn())?) as usize;
+                let block = self.apart.get(index).ok_or_else(torn)?;
+                let fill = |into: &mut [u8]| block.read(0, into).map_err(PyOSError::new_err);
+                let value = if tag == b'B' {
+                    PyBytes::new_with(py, block.length(), fill)?.into_any()
+                } else {
+                    PyByteArray::new_with(py, block.length(), fill)?.into_any()
+                };
+                (value, rest)
+            }
+            b'(' | b'[' => {
+                let (count, mut rest) = counted(rest)?;
+                let mut items = Vec::with_capacity(count);
+                for _ in 0..count {
+                    let (item, left) = self.get(rest, depth - 1)?;
+                    items.push(item);
+                    rest = left;
+                }
+                let whole = if tag == b'(' {
+                    PyTuple::new(py, items)?.into_any()
+                } else {
+                    PyList::new(py, items)?.into_any()
+                };
+                (whole, rest)
+            }
+            b'{' => {
+                let (count, mut rest) = counted(rest)?;
+                let dict = PyDict::new(py);
+                for _ in 0..count {
+                    let (key, left) = self.get(rest, depth - 1)?;
+                    let (item, left) = self.get(left, depth - 1)?;
+                    dict.set_item(key, item)?;
+                    rest = left;
+                }
+                (dict.into_any(), rest)
+            }
+            _ => return Err(torn()),
+        })
     }
-    Ok(match tag {
-        b'N' => (py.None().into_bound(py), rest),
-        b'T' => (PyBool::new(py, true).to_owned().into_any(), rest),
-        b'F' => (PyBool::new(py, false).to_owned().into_any(), rest),
-        b'j' => {
-            let (byte, rest) = take(rest, 1)?;
-            ((byte[0] as i8).into_pyobject(py)?.into_any(), rest)
-        }
-        b'i' => {
-            let (number, rest) = take(rest, 8)?;
-            let number = i64::from_le_bytes(number.try_into().map_err(|_| torn())?);
-            (number.into_pyobject(py)?.into_any(), rest)
-        }
-        b'f' => {
-            let (number, rest) = take(rest, 8)?;
-            let number = f64::from_le_bytes(number.try_into().map_err(|_| torn())?);
-            (PyFloat::new(py, number).into_any(), rest)
-        }
-        b's' => {
-            let (count, rest) = counted(rest)?;
-            let (text, rest) = take(rest, count)?;
-            let text = std::str::from_utf8(text).map_err(|_| torn())?;
-            (PyString::new(py, text).into_any(), rest)
-        }
-        b'b' => {
-            let (count, rest) = counted(rest)?;
-            let (content, rest) = take(rest, count)?;
-            (PyBytes::new(py, content).into_any(), rest)
-        }
-        b'B' | b'Y' => {
-            let (index, rest) = take(rest, 4)?;
-            let index = u32::from_le_bytes(index.try_into().map_err(|_| torn())?) as usize;
-            let block = self.apart.get(index).ok_or_else(torn)?;
-            let fill = |into: &mut [u8]| block.read(0, into).map_err(PyOSError::new_err);
-            let value = if tag == b'B' {
-                PyBytes::new_with(py, block.length(), fill)?.into_any()
-            } else {
-                PyByteArray::new_with(py, block.length(), fill)?.into_any()
-            };
-            (value, rest)
-        }
-        b'(' | b'[' => {
-            let (count, mut rest) = counted(rest)?;
-            let mut items = Vec::with_capacity(count);
-            for _ in 0..count {
-                let (item, left) = self.get(rest, depth - 1)?;
-                items.push(item);
-                rest = left;
-            }
-            let whole = if tag == b'(' {
-                PyTuple::new(py, items)?.into_any()
-            } else {
-                PyList::new(py, items)?.into_any()
-            };
-            (whole, rest)
-        }
-        b'{' => {
-            let (count, mut rest) = counted(rest)?;
-            let dict = PyDict::new(py);
-            for _ in 0..count {
-                let (key, left) = self.get(rest, depth - 1)?;
-                let (item, left) = self.get(left, depth - 1)?;
-                dict.set_item(key, item)?;
-                rest = left;
-            }
-            (dict.into_any(), rest)
-        }
-        _ => return Err(torn()),
-    })
-}
 }

@@ -36,19 +36,19 @@ mod _core {
     #[pymodule_export]
     use crate::cli::{CliStop, MapJob, Progress};
     #[pymodule_export]
-    use crate::raw::Buffer;
-    #[pymodule_export]
-    use crate::{forked, forking};
-    #[pymodule_export]
     use crate::future::Future;
     #[pymodule_export]
     use crate::pool::{PoolHandle, ProcessPool, Sendable};
+    #[pymodule_export]
+    use crate::raw::Buffer;
     #[pymodule_export]
     use crate::template::{Held, Invitation, Lifeline, Template, TemplateServer, hold_lifeline};
     #[pymodule_export]
     use crate::threads::{ThreadPool, ThreadQueue};
     #[pymodule_export]
     use crate::worker::work;
+    #[pymodule_export]
+    use crate::{forked, forking};
     #[pymodule_export]
     #[allow(non_upper_case_globals)]
     const __version__: &str = env!("CARGO_PKG_VERSION");

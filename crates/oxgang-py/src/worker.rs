@@ -104,7 +104,8 @@ fn publish(
         let text = format!("no shared memory for a result of {size} bytes: {error}");
         let error = pyo3::exceptions::PyMemoryError::new_err(text);
         let mut answer = payload::of_error(py, error, false)?;
-        py.detach(|| worker.publish(wire::FAILURE, id, aux, &mut answer)).map_err(PyOSError::new_err)
+        py.detach(|| worker.publish(wire::FAILURE, id, aux, &mut answer))
+            .map_err(PyOSError::new_err)
     })
 }
 

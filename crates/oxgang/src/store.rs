@@ -242,9 +242,8 @@ impl Store {
     #[must_use]
     pub fn has_slack(&self) -> bool {
         let books = lock(&self.books);
-        let written = |(offset, length): (u64, u64)| {
-            books.fresh_from.saturating_sub(offset).min(length)
-        };
+        let written =
+            |(offset, length): (u64, u64)| books.fresh_from.saturating_sub(offset).min(length);
         books.slack && books.arena.free_ranges().map(written).sum::<u64>() > KEPT_WARM
     }
 }

@@ -11,13 +11,16 @@
 //! |---|---|---|---|---|
 //! | vacant | nobody | `Wanted` | starting | `Start` |
 //! | starting | asked for, not ready | `Ready` | ready | – |
-//! | | | `StartRefused` | vacant | `Break` after the third in a row |
-//! | | | `StartsLost` | vacant | `Break` after the third in a row, however many each took |
+//! | | | `StartRefused` | vacant | `Break` after the third in a row, if no seat is taken |
+//! | | | `StartsLost` | vacant | as one `StartRefused` |
 //! | | | `SetupFailed` | retiring | `Break` |
-//! | | | `Exited` | vacant | `Recover`; `Break` after the third in a row |
+//! | | | `Exited` | vacant | `Recover`; as `StartRefused` |
 //! | ready | takes tasks | `Spent` | retiring | `Retire` |
 //! | | | `Exited` | vacant | `Recover` |
 //! | retiring | told to end | `Exited` | vacant | `Recover` |
+//!
+//! While any seat is taken, failed starts do not break the pool: it goes on with whom it has, and
+//! *holds*: starts nobody, until one is ready or has ended, which may have made room.
 //!
 //! An incarnation that is not on its seat any more is ignored, whatever is said of it.
 //!
@@ -117,6 +120,7 @@ pub struct Supervisor {
     phase: Phase,
     next: Incarnation,
     failed_starts: u32,
+    holding: bool,
     finished: bool,
 }
 
@@ -129,6 +133,7 @@ impl Supervisor {
             phase: Phase::Open,
             next: first,
             failed_starts: 0,
+            holding: false,
             finished: false,
         }
     }
@@ -155,7 +160,7 @@ impl Supervisor {
     /// Whether a `Wanted` would start somebody.
     #[must_use]
     pub fn has_vacancy(&self) -> bool {
-        self.phase <= Phase::Closing && self.seats.contains(&Seat::Vacant)
+        self.phase <= Phase::Closing && !self.holding && self.seats.contains(&Seat::Vacant)
     }
 
     /// One step.
@@ -168,7 +173,7 @@ impl Supervisor {
                     && self.seats[seat] == Seat::Starting(one)
                 {
                     self.seats[seat] = Seat::Ready(one);
-                    self.failed_starts = 0;
+                    self.go_on();
                 }
             }
             Event::SetupFailed(one, why) => {
@@ -207,6 +212,8 @@ impl Supervisor {
                     if matches!(was, Seat::Starting(_)) {
                         let why = "workers end before they are ready for tasks".to_owned();
                         self.count_failure(why, &mut todo);
+                    } else {
+                        self.go_on();
                     }
                 }
             }
@@ -237,7 +244,7 @@ impl Supervisor {
     }
 
     fn start(&mut self, todo: &mut Vec<Instruction>) {
-        if self.phase > Phase::Closing {
+        if !self.has_vacancy() {
             return;
         }
         if let Some(seat) = self.seats.iter().position(|seat| *seat == Seat::Vacant) {
@@ -251,8 +258,16 @@ impl Supervisor {
     fn count_failure(&mut self, why: String, todo: &mut Vec<Instruction>) {
         self.failed_starts += 1;
         if self.failed_starts >= FAILED_STARTS {
-            self.give_up(why, todo);
+            self.holding = self.seats.iter().any(|seat| *seat != Seat::Vacant);
+            if !self.holding {
+                self.give_up(why, todo);
+            }
         }
+    }
+
+    fn go_on(&mut self) {
+        self.failed_starts = 0;
+        self.holding = false;
     }
 
     fn give_up(&mut self, why: String, todo: &mut Vec<Instruction>) {
@@ -314,6 +329,28 @@ mod tests {
         pool.handle(Event::Wanted);
         let end = pool.handle(Event::StartRefused(102, "no memory".into()));
         assert_eq!(end, [Instruction::Break("no memory".into()), Instruction::Finished]);
+    }
+
+    #[test]
+    fn a_pool_goes_on_with_whom_it_has() {
+        let mut pool = Supervisor::new(2, 100);
+        pool.handle(Event::Wanted);
+        pool.handle(Event::Ready(100));
+        for one in 101..104 {
+            assert_eq!(pool.handle(Event::Wanted), [Instruction::Start(1, one)]);
+            assert_eq!(pool.handle(Event::StartRefused(one, "no room".into())), []);
+        }
+        assert!(!pool.has_vacancy());
+        assert_eq!(pool.handle(Event::Wanted), [], "it holds");
+        assert_eq!(pool.handle(Event::Exited(100)), [Instruction::Recover(100)]);
+        assert!(pool.has_vacancy(), "there may be room now");
+        for one in 104..106 {
+            pool.handle(Event::Wanted);
+            assert_eq!(pool.handle(Event::StartRefused(one, "no room".into())), []);
+        }
+        pool.handle(Event::Wanted);
+        let end = pool.handle(Event::StartRefused(106, "no room".into()));
+        assert_eq!(end, [Instruction::Break("no room".into()), Instruction::Finished]);
     }
 
     #[test]
@@ -400,6 +437,12 @@ mod tests {
                         gone.push(one);
                     }
                 }
+                prop_assert!(
+                    pool.phase() > Phase::Closing
+                        || pool.has_vacancy()
+                        || pool.seats.iter().any(|seat| *seat != Seat::Vacant),
+                    "nobody works, and nobody would be started"
+                );
                 let alive = started.iter().filter(|one| !gone.contains(one)).count();
                 prop_assert!(alive <= 3);
                 prop_assert!(finished == 0 || alive == 0);

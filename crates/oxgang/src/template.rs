@@ -279,14 +279,19 @@ impl Starter for TemplateStarter {
     }
 }
 
+/// What it means if a message has arrived without what was sent along.
+const NO_DESCRIPTOR: &str = "a worker's descriptors did not arrive: too many open files";
+
 fn notice(message: Message) -> Option<Notice> {
     let bytes = &message.bytes;
     let one = number(bytes, 0)?;
     match bytes[0] {
         b's' => {
             let pid = i32::try_from(number(bytes, 1)?).ok()?;
-            let fd = message.fds.into_iter().next()?;
-            Some(Notice::Started(one, Process::adopt(pid, fd)))
+            Some(match message.fds.into_iter().next() {
+                Some(fd) => Notice::Started(one, Process::adopt(pid, fd)),
+                None => Notice::Refused(one, NO_DESCRIPTOR.to_owned()),
+            })
         }
         b'r' => Some(Notice::Refused(one, String::from_utf8_lossy(&bytes[9..]).into_owned())),
         b'e' => {
@@ -362,11 +367,11 @@ impl Server {
         };
         match message.bytes.first() {
             Some(b'L') => {
-                if let Some(line) = message.fds.pop() {
-                    match process::hold(line.as_fd()) {
-                        Ok(held) => self.lifeline = Some((line, held)),
-                        Err(_) => return Ok(Some(Order::End)),
-                    }
+                // nothing may be started that would not end with the owner
+                let Some(line) = message.fds.pop() else { return Ok(Some(Order::End)) };
+                match process::hold(line.as_fd()) {
+                    Ok(held) => self.lifeline = Some((line, held)),
+                    Err(_) => return Ok(Some(Order::End)),
                 }
                 Ok(None)
             }
@@ -376,8 +381,16 @@ impl Server {
             }
             Some(b'P') => Ok(Some(Order::Prepare(message.bytes[1..].to_vec()))),
             Some(b'S') => {
+                let one = number(&message.bytes, 0);
                 message.bytes.remove(0);
-                Ok(Some(Order::Fork(Invited::from_message(message)?, index)))
+                match (Invited::from_message(message), one) {
+                    (Ok(invited), _) => Ok(Some(Order::Fork(invited, index))),
+                    (Err(_), Some(one)) => {
+                        self.refused(index, one, NO_DESCRIPTOR);
+                        Ok(None)
+                    }
+                    (Err(error), None) => Err(error),
+                }
             }
             _ => Ok(None),
         }
@@ -405,12 +418,20 @@ impl Server {
         });
     }
 
-    /// Parent, after the fork: the child has this number. It has not been reaped.
+    /// Parent, after the fork: the child has this number. It has not been reaped. If there is no
+    /// handle to be had for it, it is ended again, and that is a refusal.
     ///
     /// # Errors
-    /// If the kernel has no handle for it.
+    /// If it is no child.
     pub fn started(&mut self, index: usize, one: Incarnation, pid: i32) -> Result<()> {
-        let child = Process::open(pid)?;
+        let child = match Process::open(pid) {
+            Ok(child) => child,
+            Err(error) => {
+                process::end_child(pid)?;
+                self.refused(index, one, &error.to_string());
+                return Ok(());
+            }
+        };
         if let Some(link) = &self.links[index] {
             let told = numbers(b's', &[one, pid as u64]);
             let _gone = link.send(&told, &[child.as_fd()]);

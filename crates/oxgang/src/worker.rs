@@ -159,7 +159,10 @@ impl Worker {
     /// If their memory cannot be mapped.
     pub fn fetch_payload(&mut self) -> Result<&[u8]> {
         if let Some(block) = self.block.take() {
-            self.payload.resize(block.length as usize, 0);
+            self.payload.clear();
+            let length = block.length as usize;
+            self.payload.try_reserve_exact(length).map_err(std::io::Error::other)?;
+            self.payload.resize(length, 0);
             self.requests.read(&block, 0, &mut self.payload)?;
         }
         Ok(&self.payload)
@@ -284,8 +287,7 @@ impl Worker {
     ) -> Result<bool> {
         answer.settle(&self.results)?;
         let published = self.say_what_is_kept(id)? && self.say_what_is_released()? && {
-            let pushed =
-                answer.frame(kind, |kind, parts| self.end.publish(kind, id, aux, parts));
+            let pushed = answer.frame(kind, |kind, parts| self.end.publish(kind, id, aux, parts));
             pushed.map_err(std::io::Error::other)? != Err(Full)
         };
         if published {

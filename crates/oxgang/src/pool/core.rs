@@ -471,35 +471,36 @@ impl Core {
     }
 
     pub fn start_refused(&mut self, one: Incarnation, why: String) {
-        if let Some(index) = self.lives.iter().position(|life| life.incarnation == one) {
-            let life = self.lives.swap_remove(index);
-            self.requeue(life.sent.into_iter().rev().collect());
-        }
+        self.abandon(one);
         self.handle(Event::StartRefused(one, why));
     }
 
-    /// Who was to start workers has ended, and will never say of some how that went. They may be
-    /// there, and nobody could say when they end: what they have not begun is taken from them,
-    /// what they have begun and not answered is lost, and they are told to end.
+    /// Who was to start workers has ended, and will never say of some how that went.
     pub fn starts_lost(&mut self, these: Vec<Incarnation>, why: String) {
         for one in &these {
-            let Some(index) = self.lives.iter().position(|life| life.incarnation == *one) else {
-                continue;
-            };
-            self.take_in_from(index);
-            let mut life = self.lives.swap_remove(index);
-            let back = life.take_back(usize::MAX);
-            self.counters.moved += back.len() as u64;
-            self.requeue(back);
-            for lost in life.sent.drain(..) {
-                self.counters.lost += 1;
-                let crash = Crash { task: lost.task.id, pid: 0, exit: Exit::Unknown };
-                self.finish(lost.task, Outcome::Crashed(crash));
-            }
-            life.stop();
-            let _nobody = life.settle_debts(); // nonsense there is of no concern any more
+            self.abandon(*one);
         }
         self.handle(Event::StartsLost(these, why));
+    }
+
+    /// A worker that may be there or not, and nobody could say when it ends: what it has not begun
+    /// is taken from it, what it has begun and not answered is lost, and it is told to end.
+    fn abandon(&mut self, one: Incarnation) {
+        let Some(index) = self.lives.iter().position(|life| life.incarnation == one) else {
+            return;
+        };
+        self.take_in_from(index);
+        let mut life = self.lives.swap_remove(index);
+        let back = life.take_back(usize::MAX);
+        self.counters.moved += back.len() as u64;
+        self.requeue(back);
+        for lost in life.sent.drain(..) {
+            self.counters.lost += 1;
+            let crash = Crash { task: lost.task.id, pid: 0, exit: Exit::Unknown };
+            self.finish(lost.task, Outcome::Crashed(crash));
+        }
+        life.stop();
+        let _nobody = life.settle_debts(); // nonsense there is of no concern any more
     }
 
     /// The process has ended: what it published counts, the task it had begun is lost, and

@@ -8,7 +8,7 @@ use oxgang_os::Result;
 use oxgang_os::futex;
 use oxgang_os::process::{Exit, Process};
 use oxgang_os::segment::Segment;
-use oxgang_shm::channel::{ATTACHED, AT_BELL, IN_BLOCK, OwnerEnd, Shape};
+use oxgang_shm::channel::{AT_BELL, ATTACHED, IN_BLOCK, OwnerEnd, Shape};
 use oxgang_shm::ring::Full;
 
 use crate::segment::Mapped;

@@ -29,8 +29,8 @@ use self::core::Core;
 pub use self::core::Counters;
 use crate::segment::Mapped;
 use crate::spin::{self, Spinner};
-use crate::store::Store;
 use crate::starter::{Invitation, Notice, Starter};
+use crate::store::Store;
 use crate::supervisor::{Event, Incarnation, Phase};
 use crate::task::{Callable, Completion, JoinHandle, Task, TaskId};
 
@@ -356,6 +356,13 @@ impl Pool {
         self.follow_up(core);
         self.wake.ring();
         self.wake_leader();
+    }
+
+    /// Gives the pool up, since its driver cannot go on: as [`kill`](Self::kill), and gives what
+    /// the driver would have had to hand on.
+    pub fn give_up(&self, why: &str) -> Vec<Arc<dyn Completion>> {
+        self.kill(why);
+        std::mem::take(&mut self.core().attention)
     }
 
     /// Sends a signal to every worker.

@@ -181,11 +181,10 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
         if _exit.shutting_down:
             self._handle.kill("interpreter shutdown")
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
-        self._driver = _exit.ServingThread(
-            target=self._handle.drive, name="oxgang-driver", daemon=True
-        )
-        _exit.watch(self._driver, self._handle)
-        self._driver.start()
+        driver = _exit.ServingThread(target=self._handle.drive, name="oxgang-driver", daemon=True)
+        driver.start()  # may be refused: then there is none, and the next submit tries again
+        self._driver = driver
+        _exit.watch(driver, self._handle)
 
     def map(self, fn, *iterables, timeout=None, chunksize=1, buffersize=None):
         """See `Executor.map`. `chunksize` is checked and otherwise left to the engine, which
