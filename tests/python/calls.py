@@ -145,13 +145,16 @@ def in_worker():
     return multiprocessing.current_process().name, multiprocessing.parent_process() is not None
 
 
-def nested(depth):
+def nested(depth, method="template"):
+    import multiprocessing
+
     from oxgang.concurrent.futures import ProcessPoolExecutor
 
     if depth == 0:
         return [os.getpid()]
-    with ProcessPoolExecutor(1) as pool:
-        return [os.getpid(), *pool.submit(nested, depth - 1).result()]
+    context = None if method == "template" else multiprocessing.get_context(method)
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return [os.getpid(), *pool.submit(nested, depth - 1, method).result()]
 
 
 def ignore_term():

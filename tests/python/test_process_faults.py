@@ -122,12 +122,6 @@ def test_exceptions_that_cannot_cross(pool):
     assert_alive(pool)
 
 
-def test_pools_nest():
-    with ProcessPoolExecutor(1) as pool:
-        pids = pool.submit(calls.nested, 4).result()
-    assert len(set(pids)) == 5
-
-
 @pytest.mark.parametrize("how", ["terminate_workers", "kill_workers"])
 def test_workers_can_be_stopped(how):
     pool = ProcessPoolExecutor(2)

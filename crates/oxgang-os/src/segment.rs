@@ -33,7 +33,8 @@ impl Segment {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         // kernels from 6.3 may insist on the flag, older ones do not know it
         let fd = rustix::fs::memfd_create(label, flags | MemfdFlags::NOEXEC_SEAL)
-            .or_else(|_| rustix::fs::memfd_create(label, flags))?;
+            .or_else(|_| rustix::fs::memfd_create(label, flags))
+            .map_err(|errno| crate::refused("memfd_create", errno))?;
         rustix::fs::ftruncate(&fd, length)?;
         rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK)?;
         Ok(Self { fd })

@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use oxgang::pool::{PoolOptions, Refused};
+use oxgang::pool::{PoolOptions, Refused, Turn};
 use oxgang::starter::{Invitation, Starter};
 use oxgang::template::TemplateStarter;
 use oxgang::{Callable, Late, Outcome, Payload, Pool, Task, TaskId};
@@ -122,7 +122,13 @@ impl PoolHandle {
     /// Serves the pool until it is over. For a thread that Python made.
     fn drive(&self, py: Python<'_>) -> PyResult<()> {
         loop {
-            let turn = py.detach(|| self.pool.turn(None)).map_err(PyOSError::new_err)?;
+            let turn = py.detach(|| {
+                self.pool.turn(None).unwrap_or_else(|error| Turn {
+                    attention: self.pool.give_up(&format!("the pool cannot go on: {error}")),
+                    late: None,
+                    finished: true,
+                })
+            });
             for completion in turn.attention {
                 if let Err(error) = future::deliver_completion(py, completion) {
                     // what a callback may not raise (SystemExit, say) ends nobody's futures
@@ -271,8 +277,8 @@ impl ProcessPool {
         let callable = this.callable(r#fn);
         let (future, task) = this.prepare(pool, class, r#fn, callable, args, kwargs)?;
         if let Some(task) = task {
-            pool.submit(task).map_err(|refused| refusal(py, &refused))?;
             this.see_to_driver(slf)?;
+            pool.submit(task).map_err(|refused| refusal(py, &refused))?;
         }
         Ok(future)
     }
@@ -297,12 +303,12 @@ impl ProcessPool {
             futures.append(future)?;
             tasks.extend(task);
             if tasks.len() == TOGETHER {
-                pool.submit_all(tasks.drain(..)).map_err(|refused| refusal(py, &refused))?;
                 this.see_to_driver(slf)?;
+                pool.submit_all(tasks.drain(..)).map_err(|refused| refusal(py, &refused))?;
             }
         }
-        pool.submit_all(tasks.into_iter()).map_err(|refused| refusal(py, &refused))?;
         this.see_to_driver(slf)?;
+        pool.submit_all(tasks.into_iter()).map_err(|refused| refusal(py, &refused))?;
         Ok(futures)
     }
 }
@@ -374,9 +380,12 @@ impl ProcessPool {
         own.or_else(|_| Ok(function.get_type().qualname()?.into_any())).map(Bound::unbind)
     }
 
+    /// Before a task is handed in: a pool without a driver would never be done with it.
     fn see_to_driver(&self, slf: &Bound<'_, Self>) -> PyResult<()> {
         if !self.driven.load(Ordering::Relaxed) && !self.driven.swap(true, Ordering::AcqRel) {
-            slf.call_method0("_start_driver")?;
+            let started = slf.call_method0("_start_driver");
+            self.driven.store(started.is_ok(), Ordering::Release);
+            started?;
         }
         Ok(())
     }

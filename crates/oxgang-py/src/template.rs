@@ -114,7 +114,7 @@ impl Invitation {
 #[pyfunction]
 pub fn hold_lifeline(fd: i32) -> PyResult<Held> {
     let line = adopt(fd)?;
-    let held = process::hold(line.as_fd()).map_err(PyOSError::new_err)?;
+    let held = process::hold(line.as_fd())?; // as an OSError of its kind
     Ok(Held { _line: Some(held) })
 }
 
@@ -162,7 +162,7 @@ impl TemplateServer {
     fn leave(&mut self) -> PyResult<Held> {
         let server = self.server.take();
         let server = server.ok_or_else(|| PyRuntimeError::new_err("left already"))?;
-        Ok(Held { _line: server.leave().map_err(PyOSError::new_err)? })
+        Ok(Held { _line: server.leave()? })
     }
 }
 

@@ -116,7 +116,9 @@ impl Body {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn to_vec(&self) -> Result<Vec<u8>> {
-        let mut bytes = vec![0; self.length()];
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(self.length()).map_err(std::io::Error::other)?;
+        bytes.resize(self.length(), 0);
         self.read(0, &mut bytes)?;
         Ok(bytes)
     }

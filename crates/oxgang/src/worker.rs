@@ -162,7 +162,10 @@ impl Worker {
     /// If their memory cannot be mapped.
     pub fn fetch_payload(&mut self) -> Result<&[u8]> {
         if let Some(block) = self.block.take() {
-            self.payload.resize(block.length as usize, 0);
+            self.payload.clear();
+            let length = block.length as usize;
+            self.payload.try_reserve_exact(length).map_err(std::io::Error::other)?;
+            self.payload.resize(length, 0);
             self.requests.read(&block, 0, &mut self.payload)?;
         }
         Ok(&self.payload)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use oxgang_os::Result;
 use oxgang_os::event::WakeUp;
-use oxgang_os::process::Process;
+use oxgang_os::process::{Exit, Process};
 use oxgang_os::segment::Segment;
 use oxgang_shm::ring::FIRST_INCARNATION;
 use oxgang_shm::watch::{Interest, Watch};
@@ -588,11 +588,36 @@ impl Core {
     }
 
     pub fn start_refused(&mut self, one: Incarnation, why: String) {
-        if let Some(index) = self.lives.iter().position(|life| life.incarnation == one) {
-            let life = self.lives.swap_remove(index);
-            self.requeue(life.sent.into_iter().rev().collect());
-        }
+        self.abandon(one);
         self.handle(Event::StartRefused(one, why));
+    }
+
+    /// Who was to start workers has ended, and will never say of some how that went.
+    pub fn starts_lost(&mut self, these: Vec<Incarnation>, why: String) {
+        for one in &these {
+            self.abandon(*one);
+        }
+        self.handle(Event::StartsLost(these, why));
+    }
+
+    /// A worker that may be there or not, and nobody could say when it ends: what it has not begun
+    /// is taken from it, what it has begun and not answered is lost, and it is told to end.
+    fn abandon(&mut self, one: Incarnation) {
+        let Some(index) = self.lives.iter().position(|life| life.incarnation == one) else {
+            return;
+        };
+        self.take_in_from(index);
+        let mut life = self.lives.swap_remove(index);
+        let back = life.take_back(usize::MAX);
+        self.counters.moved += back.len() as u64;
+        self.requeue(back);
+        for lost in life.sent.drain(..) {
+            self.counters.lost += 1;
+            let crash = Crash { task: lost.task.id, pid: 0, exit: Exit::Unknown };
+            self.finish(lost.task, Outcome::Crashed(crash));
+        }
+        life.stop();
+        let _nobody = life.settle_debts(); // nonsense there is of no concern any more
     }
 
     /// The process has ended: what it published counts, the task it had begun is lost, and

@@ -290,7 +290,6 @@ impl Pool {
         }
         if !starts.is_empty() {
             self.start(starts);
-            self.wake.ring(); // there is one more process to look after
         }
     }
 
@@ -321,6 +320,8 @@ impl Pool {
             }
             core.turn();
         }
+        // there may be more processes to look after, and notices of a starter that was replaced
+        self.wake.ring();
     }
 
     /// Whether unfinished calls hold as many bytes as they may. Who wants to hand in more than
@@ -399,6 +400,13 @@ impl Pool {
         self.follow_up(core);
         self.wake.ring();
         self.wake_leader();
+    }
+
+    /// Gives the pool up, since its driver cannot go on: as [`kill`](Self::kill), and gives what
+    /// the driver would have had to hand on.
+    pub fn give_up(&self, why: &str) -> Vec<Arc<dyn Completion>> {
+        self.kill(why);
+        std::mem::take(&mut self.core().attention)
     }
 
     /// Sends a signal to every worker.
@@ -612,13 +620,7 @@ impl Pool {
                         life.exit = exit;
                     }
                 }
-                Notice::Lost(why) => {
-                    let waiting = core.lives.iter().filter(|life| life.process.is_none());
-                    let waiting: Vec<_> = waiting.map(|life| life.incarnation).collect();
-                    for one in waiting {
-                        core.start_refused(one, why.clone());
-                    }
-                }
+                Notice::Lost(these, why) => core.starts_lost(these, why),
             }
         }
         self.wake_leader(); // a refused start may have broken the pool
@@ -626,6 +628,10 @@ impl Pool {
 
     /// How the process ended; if who reaps it has not told yet, waits for that, within bounds.
     fn exit_of(&self, one: Incarnation, process: &Process) -> Exit {
+        let told = self.core().life(one).map_or(Exit::Unknown, |life| life.exit);
+        if told != Exit::Unknown {
+            return told;
+        }
         if let Some(exit) = self.starter.exit(process) {
             return exit;
         }

@@ -33,6 +33,30 @@ def _default_context():
     return chooser.get_context()
 
 
+_context_starters = weakref.WeakSet()
+# Process.start() asks all processes whether they have ended; who asks at the same time in another
+# thread may be told nothing, or nonsense
+_asking = threading.Lock()
+
+
+def _disown_workers():
+    """In a fork of the program: `multiprocessing` shall not wait for the program's workers at the
+    fork's end."""
+    import sys
+
+    global _asking
+    _asking = threading.Lock()
+
+    module = sys.modules.get("multiprocessing.process")
+    for starter in list(_context_starters):
+        if module is not None:
+            module._children.difference_update(starter.processes.values())
+        starter.processes = {}
+
+
+os.register_at_fork(after_in_child=_disown_workers)
+
+
 class _ContextStarter:
     """Starts workers by a standard multiprocessing context."""
 
@@ -41,6 +65,7 @@ class _ContextStarter:
         self.initializer = initializer
         self.initargs = initargs
         self.processes = {}
+        _context_starters.add(self)
 
     def start(self, incarnation, channel, pool, wake):
         from oxgang._worker import Descriptors, run_process
@@ -53,21 +78,36 @@ class _ContextStarter:
                 target=run_process,
                 args=(Descriptors(incarnation, fds), self.initializer, self.initargs),
             )
-            process.start()
+            self._start_process(process)
         finally:
             for fd in fds:
                 os.close(fd)
         self.processes[process.pid] = process
         return process.pid
 
+    def _start_process(self, process):
+        method = self.context.get_start_method()
+        if method == "spawn":
+            from multiprocessing import resource_tracker
+
+            resource_tracker.ensure_running()  # it unblocks SIGINT when it is started
+        if method in ("spawn", "fork"):
+            with _asking, _template.CtrlCLater():
+                process.start()
+        else:
+            # what a fork server inherits, all its processes would, ours or not
+            with _asking:
+                process.start()
+
     def exitcode(self, pid):
         process = self.processes.pop(pid, None)
         if process is None:
             return None
-        process.join(5)
-        code = process.exitcode
-        if code is not None:
-            process.close()
+        with _asking:
+            process.join(5)
+            code = process.exitcode
+            if code is not None:
+                process.close()
         return code
 
 
@@ -154,11 +194,10 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
         if _exit.shutting_down:
             self._handle.kill("interpreter shutdown")
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
-        self._driver = threading.Thread(
-            target=self._handle.drive, name="oxgang-driver", daemon=True
-        )
-        _exit.watch(self._driver, self._handle)
-        self._driver.start()
+        driver = _exit.ServingThread(target=self._handle.drive, name="oxgang-driver", daemon=True)
+        driver.start()  # may be refused: then there is none, and the next submit tries again
+        self._driver = driver
+        _exit.watch(driver, self._handle)
 
     def map(self, fn, *iterables, timeout=None, chunksize=1, buffersize=None):
         """See `Executor.map`. `chunksize` is checked and otherwise left to the engine, which
@@ -184,10 +223,15 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
             self._driver.join()
 
     def __exit__(self, exc_type, exc_val, exc_tb):
-        if exc_type is not None and issubclass(exc_type, (KeyboardInterrupt, SystemExit)):
-            # whoever interrupts the program does not want to wait for its tasks
-            self._handle.kill(_KILLED.format(how=f"ended by {exc_type.__name__}"))
-        self.shutdown(wait=True)
+        # whoever interrupts the program does not want to wait for its tasks
+        try:
+            if exc_type is not None and issubclass(exc_type, (KeyboardInterrupt, SystemExit)):
+                self._handle.kill(_KILLED.format(how=f"ended by {exc_type.__name__}"))
+            self.shutdown(wait=True)
+        except KeyboardInterrupt:
+            self._handle.kill(_KILLED.format(how="ended by KeyboardInterrupt"))
+            self.shutdown(wait=True)
+            raise
         return False
 
     def terminate_workers(self):
