@@ -7,9 +7,11 @@ __all__ = [
     "CliStop",
     "Future",
     "Held",
+    "Interrupt",
     "Invitation",
     "Lifeline",
     "MapJob",
+    "Options",
     "PoolHandle",
     "ProcessPool",
     "Progress",
@@ -30,6 +32,7 @@ class Future:
     """State and waiting of a future; see `oxgang.concurrent.futures.Future`."""
 
     def cancel(self) -> bool: ...
+    def terminate(self) -> bool: ...
     def cancelled(self) -> bool: ...
     def running(self) -> bool: ...
     def done(self) -> bool: ...
@@ -52,9 +55,29 @@ class ProcessPool:
         eager: bool,
         setup: bytes,
         starter: Callable[[], Template] | tuple[Callable[..., int], Callable[[int], int | None]],
+        options: Options | None,
     ) -> PoolHandle: ...
+    def _submit_as(
+        self, options: Options, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Any: ...
     def _same(self, fn: Callable[..., Any]) -> Any: ...
     def _submit_many(self, fn: Callable[..., Any], calls: Iterable[tuple]) -> list: ...
+
+@final
+class Options:
+    """Limits and further tries of calls, for the engine; see `oxgang.TaskOptions`."""
+
+    def __new__(
+        cls,
+        *,
+        timeout: float | None,
+        grace: float,
+        memory: int | None,
+        retries: int,
+        retry_timeouts: bool,
+        retry_memory: bool,
+        retry_on: bytes | None,
+    ) -> Options: ...
 
 @final
 class PoolHandle:
@@ -126,6 +149,12 @@ class Invitation:
     """What a process needs to become a worker, to be taken up once."""
 
     def __new__(cls, incarnation: int, channel: int, pool: int, wake: int) -> Invitation: ...
+
+@final
+class Interrupt:
+    """What the handler of a worker's signal asks."""
+
+    def due(self) -> float | None: ...
 
 def forked() -> None: ...
 def hold_lifeline(fd: int) -> Held: ...

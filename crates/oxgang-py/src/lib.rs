@@ -8,6 +8,7 @@
 mod cli;
 mod codec;
 mod future;
+mod limits;
 mod payload;
 mod pool;
 mod python;
@@ -33,13 +34,15 @@ mod _core {
     #[pymodule_export]
     use crate::future::Future;
     #[pymodule_export]
+    use crate::limits::Options;
+    #[pymodule_export]
     use crate::pool::{PoolHandle, ProcessPool, Sendable};
     #[pymodule_export]
     use crate::template::{Held, Invitation, Lifeline, Template, TemplateServer, hold_lifeline};
     #[pymodule_export]
     use crate::threads::{ThreadPool, ThreadQueue};
     #[pymodule_export]
-    use crate::worker::work;
+    use crate::worker::{Interrupt, work};
     #[pymodule_export]
     #[allow(non_upper_case_globals)]
     const __version__: &str = env!("CARGO_PKG_VERSION");

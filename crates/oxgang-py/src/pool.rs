@@ -8,13 +8,14 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use oxgang::pool::{PoolOptions, Refused};
 use oxgang::starter::{Invitation, Starter};
 use oxgang::template::TemplateStarter;
-use oxgang::{Callable, Outcome, Pool, Task};
+use oxgang::{Callable, Outcome, Pool, Task, TaskOptions};
 use oxgang_os::process::{Exit, Process};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyCFunction, PyDict, PyFunction, PyList, PyTuple, PyType};
 
 use crate::future::{self, Future, Source};
+use crate::limits::Options;
 use crate::payload;
 use crate::python::names;
 use crate::template::Template;
@@ -160,6 +161,8 @@ impl PoolHandle {
             ("submitted", counters.submitted),
             ("answered", counters.answered),
             ("lost", counters.lost),
+            ("stopped", counters.stopped),
+            ("retried", counters.retried),
             ("moved", counters.moved),
             ("started", counters.started),
             ("crashed", counters.crashed),
@@ -177,6 +180,8 @@ pub struct ProcessPool {
     future_class: OnceLock<Py<PyAny>>,
     callables: Mutex<Callables>,
     driven: AtomicBool,
+    /// What tasks have that are submitted without any.
+    options: OnceLock<Arc<TaskOptions>>,
     apply: Arc<Callable>,
 }
 
@@ -190,12 +195,14 @@ impl ProcessPool {
             future_class: OnceLock::new(),
             callables: Mutex::default(),
             driven: AtomicBool::new(false),
+            options: OnceLock::new(),
             apply: Callable::new(Vec::new()),
         }
     }
 
     /// Makes the pool. `starter` is a function that gives the template of the moment, or a pair
-    /// of functions: see `PythonStarter`.
+    /// of functions: see `PythonStarter`. `options` are of calls that are given none.
+    #[expect(clippy::too_many_arguments, reason = "one call, from one place")]
     fn _open(
         &self,
         future_class: Py<PyAny>,
@@ -204,7 +211,9 @@ impl ProcessPool {
         eager: bool,
         setup: &[u8],
         starter: &Bound<'_, PyAny>,
+        options: Option<&Options>,
     ) -> PyResult<PoolHandle> {
+        let own = options;
         let starter: Box<dyn Starter> = match starter.extract() {
             Ok((start, exitcode)) => Box::new(PythonStarter { start, exitcode }),
             Err(_) => {
@@ -222,6 +231,9 @@ impl ProcessPool {
         let pool = Arc::new(Pool::new(options, starter).map_err(PyOSError::new_err)?);
         let twice = || PyRuntimeError::new_err("the executor is already set up");
         self.pool.set(pool.clone()).map_err(|_| twice())?;
+        if let Some(own) = own {
+            self.options.set(own.options.clone()).map_err(|_| twice())?;
+        }
         self.future_class.set(future_class).map_err(|_| twice())?;
         Ok(PoolHandle { pool })
     }
@@ -246,16 +258,19 @@ impl ProcessPool {
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let py = slf.py();
-        let this = slf.get();
-        let (pool, class) = this.opened()?;
-        let callable = this.callable(r#fn);
-        let (future, task) = this.prepare(pool, class, r#fn, callable, args, kwargs)?;
-        if let Some(task) = task {
-            pool.submit(task).map_err(|refused| refusal(py, &refused))?;
-            this.see_to_driver(slf)?;
-        }
-        Ok(future)
+        Self::submit_one(slf, slf.get().options.get(), r#fn, args, kwargs)
+    }
+
+    /// The same with options of its own.
+    #[pyo3(signature = (options, r#fn, /, *args, **kwargs))]
+    fn _submit_as<'py>(
+        slf: &Bound<'py, Self>,
+        options: &Options,
+        r#fn: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyTuple>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        Self::submit_one(slf, Some(&options.options), r#fn, args, kwargs)
     }
 
     /// Submits one call for each tuple of arguments, and gives the futures as a list. Some are
@@ -275,6 +290,7 @@ impl ProcessPool {
             let args = args?.cast_into::<PyTuple>()?;
             let callable = this.callable(&r#fn);
             let (future, task) = this.prepare(pool, class, &r#fn, callable, &args, None)?;
+            let task = task.map(|task| task.with_options(this.options.get().cloned()));
             futures.append(future)?;
             tasks.extend(task);
             if tasks.len() == TOGETHER {
@@ -295,6 +311,26 @@ impl ProcessPool {
                 "the executor is not set up: a subclass must call super().__init__()",
             )
         })
+    }
+
+    fn submit_one<'py>(
+        slf: &Bound<'py, Self>,
+        options: Option<&Arc<TaskOptions>>,
+        r#fn: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyTuple>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let this = slf.get();
+        let (pool, class) = this.opened()?;
+        let callable = this.callable(r#fn);
+        let (future, task) = this.prepare(pool, class, r#fn, callable, args, kwargs)?;
+        if let Some(task) = task {
+            let task = task.with_options(options.cloned());
+            pool.submit(task).map_err(|refused| refusal(py, &refused))?;
+            this.see_to_driver(slf)?;
+        }
+        Ok(future)
     }
 
     /// A future, and the task that will complete it; without one, the future is done: the

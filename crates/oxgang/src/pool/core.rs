@@ -1,20 +1,22 @@
 //! What a pool knows, and its every move: queue, workers, sending, taking in, recovery. One
 //! lock around it; nothing in here waits.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use oxgang_os::Result;
+use oxgang_os::memory::OutOfMemory;
 use oxgang_os::process::Process;
 use oxgang_os::segment::Segment;
 use oxgang_shm::arena::Block;
 use oxgang_shm::ring::FIRST_INCARNATION;
 use oxgang_shm::watch::{Interest, Watch};
 
-use super::life::{Answer, Life, Sent};
+use super::life::{Answer, Blocks, Life, Sent};
+use crate::limits::{Moment, NEVER};
 use crate::segment::{BlockWriter, Mapped};
 use crate::supervisor::{Event, Incarnation, Instruction, Phase, Supervisor};
-use crate::task::{Completion, Crash, Outcome, Payload, Task, TaskId};
+use crate::task::{Completion, Outcome, Payload, Task, TaskId};
 use crate::wire;
 
 /// Work that a worker should have ahead of it, so that it need not wait for the next task.
@@ -31,18 +33,33 @@ pub struct Counters {
     pub submitted: u64,
     /// Tasks that were answered, by a result or by an error.
     pub answered: u64,
-    /// Tasks that were lost with their worker.
+    /// Tasks that were lost with their worker, each time that they were.
     pub lost: u64,
+    /// Tasks whose worker was ended for their sake: by a limit, or since somebody wanted it.
+    pub stopped: u64,
+    /// Further tries of tasks.
+    pub retried: u64,
     /// Tasks that were taken back and sent elsewhere.
     pub moved: u64,
     /// Workers that were started.
     pub started: u64,
-    /// Workers that ended without being told to.
+    /// Workers that ended without being told to, and without being ended by the pool.
     pub crashed: u64,
 }
 
 pub(super) struct Core {
     pub queue: VecDeque<Task>,
+    /// Tasks that are to be tried again, by when.
+    pub later: BTreeMap<(Moment, TaskId), Task>,
+    /// When the driver will look after limits and later tries, as it knows itself.
+    pub promised: Moment,
+    /// That has moved: it must be woken.
+    pub hurry: bool,
+    /// Whether any task has ever had options.
+    pub overseeing: bool,
+    pub out_of_memory: OutOfMemory,
+    /// The kernel's last kills for want of memory, and when they were noticed.
+    pub kills: (Moment, u64),
     pub lives: Vec<Life>,
     pub supervisor: Supervisor,
     pub counters: Counters,
@@ -75,6 +92,12 @@ impl Core {
     ) -> Self {
         Self {
             queue: VecDeque::new(),
+            later: BTreeMap::new(),
+            promised: NEVER,
+            hurry: false,
+            overseeing: false,
+            out_of_memory: OutOfMemory::watch(),
+            kills: (0, 0),
             lives: Vec::new(),
             supervisor: Supervisor::new(max_workers, FIRST_INCARNATION),
             counters: Counters::default(),
@@ -153,7 +176,8 @@ impl Core {
 
     /// Nothing queued, nothing at a worker.
     pub fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.lives.iter().all(|life| life.sent.is_empty())
+        let here = self.queue.is_empty() && self.later.is_empty();
+        here && self.lives.iter().all(|life| life.sent.is_empty())
     }
 
     // -- taking in -----------------------------------------------------------------------
@@ -175,7 +199,7 @@ impl Core {
         }
     }
 
-    fn take_in_from(&mut self, index: usize) {
+    pub fn take_in_from(&mut self, index: usize) {
         let mut any = false;
         loop {
             match self.lives[index].answer() {
@@ -205,12 +229,22 @@ impl Core {
     fn accept(&mut self, index: usize, answer: Answer) {
         let life = &mut self.lives[index];
         match answer.kind {
-            wire::RESULT | wire::FAILURE => {
+            wire::RESULT | wire::FAILURE | wire::AGAIN => {
                 let Some(sent) = life.answered(answer.id) else {
-                    life.give_up(); // an answer to nothing
-                    return;
+                    if life.ending.is_none() {
+                        life.give_up(); // an answer to nothing
+                    }
+                    return; // or one that comes too late
                 };
+                life.overdue = false;
                 self.learn(answer.aux);
+                let sent = match answer.kind {
+                    wire::AGAIN => match self.try_again(sent) {
+                        Some(sent) => sent,
+                        None => return,
+                    },
+                    _ => sent,
+                };
                 self.counters.answered += 1;
                 let outcome = if answer.kind == wire::RESULT {
                     Outcome::Result(answer.body)
@@ -244,7 +278,7 @@ impl Core {
     }
 
     /// The end of a task's way: its block is free, and who waits is told.
-    fn finish(&mut self, task: Task, outcome: Outcome) {
+    pub fn finish(&mut self, task: Task, outcome: Outcome) {
         self.give_back(task.block);
         self.tell(task.completion, outcome);
     }
@@ -317,6 +351,7 @@ impl Core {
             .enumerate()
             .filter(|(_, life)| {
                 !life.retiring
+                    && !life.overdue
                     && life.sent.len() < credit
                     && self.tasks_per_worker.is_none_or(|limit| life.accepted < limit)
             })
@@ -329,11 +364,15 @@ impl Core {
     /// Sends a task, or gives it back. One that cannot be sent at all is told so.
     fn send(&mut self, index: usize, mut task: Task) -> Option<Task> {
         let longest = Life::longest_inline();
-        let bytes = &task.callable.bytes;
-        let mut callable_block = None;
+        let mut blocks: Blocks = [None; 2];
         let lent = (|| {
-            if bytes.len() > longest && self.lives[index].lacks(&task.callable) {
-                callable_block = Some(self.arena.put(&[bytes])?);
+            let lacking = self.lives[index].lacks(&task);
+            let filter = task.options.as_ref().and_then(|options| options.retry_on.as_ref());
+            for (place, need) in [Some(&task.callable), filter].into_iter().enumerate() {
+                let long = need.filter(|need| need.bytes.len() > longest && lacking[place]);
+                if let Some(need) = long {
+                    blocks[place] = Some(self.arena.put(&[&need.bytes])?);
+                }
             }
             if task.block.is_none() && task.payload.len() > longest {
                 task.block = Some(self.arena.put(&task.payload.parts())?);
@@ -342,18 +381,22 @@ impl Core {
             Result::Ok(())
         })();
         if let Err(error) = lent {
-            self.give_back(callable_block);
+            self.give_back(blocks.into_iter().flatten());
             let size = task.callable.bytes.len().max(task.payload.len());
             let why = format!("no shared memory for a call of {size} bytes: {error}");
             self.finish(task, Outcome::Broken(why.into()));
             return None;
         }
-        let (task, unused) = self.lives[index].send(task, callable_block)?;
-        self.give_back(unused);
+        if let Some(options) = &task.options {
+            let look = options.first_look();
+            self.look_within(look);
+        }
+        let (task, unused) = self.lives[index].send(task, blocks)?;
+        self.give_back(unused.into_iter().flatten());
         Some(task)
     }
 
-    fn give_back(&mut self, blocks: impl IntoIterator<Item = Block>) {
+    pub fn give_back(&mut self, blocks: impl IntoIterator<Item = Block>) {
         for block in blocks {
             self.arena.take_back(block.offset);
         }
@@ -395,7 +438,7 @@ impl Core {
 
     /// Puts tasks that have not begun back to the front, in their old order. `back` has the
     /// last one first.
-    fn requeue(&mut self, back: Vec<Sent>) {
+    pub fn requeue(&mut self, back: Vec<Sent>) {
         for sent in back {
             self.queue.push_front(sent.task);
         }
@@ -409,6 +452,10 @@ impl Core {
             if let Some(task) = self.queue.remove(index) {
                 self.finish(task, Outcome::Cancelled);
             }
+            return true;
+        }
+        if let Some(task) = self.take_from_later(id) {
+            self.finish(task, Outcome::Cancelled);
             return true;
         }
         let sent = self.lives.iter_mut().find_map(|life| life.take_back_one(id));
@@ -426,7 +473,8 @@ impl Core {
                 self.finish(sent.task, Outcome::Cancelled);
             }
         }
-        for task in std::mem::take(&mut self.queue) {
+        let later = std::mem::take(&mut self.later).into_values();
+        for task in std::mem::take(&mut self.queue).into_iter().chain(later) {
             self.finish(task, Outcome::Cancelled);
         }
     }
@@ -443,6 +491,14 @@ impl Core {
                         life.stop();
                         if life.settle_debts().is_err() {
                             life.give_up();
+                        }
+                    }
+                }
+                Instruction::Dump(one) => {
+                    if let Some(life) = self.life(one) {
+                        life.retiring = true;
+                        if !life.dump() {
+                            self.handle(Event::Condemned(one));
                         }
                     }
                 }
@@ -483,7 +539,7 @@ impl Core {
         match self.life(one) {
             Some(life) => {
                 life.process = Some(Arc::new(process));
-                if killed {
+                if killed || life.doomed {
                     life.kill();
                 }
             }
@@ -509,23 +565,18 @@ impl Core {
         self.take_in_from(index);
         let mut life = self.lives.swap_remove(index);
         self.give_back(std::mem::take(&mut life.callables).into_iter().map(|(_, block)| block));
+        self.give_back(std::mem::take(&mut life.held));
         self.watch.forget_spinners();
-        let orderly = life.retiring && !life.given_up;
-        if !orderly {
+        let orderly = life.retiring && !life.given_up && life.ending.is_none();
+        if !orderly && life.ending.is_none() {
             self.counters.crashed += 1;
         }
-        let pid = life.process.as_ref().map_or(0, |process| process.pid);
         let not_begun = life.not_begun();
         let begun = life.sent.len() - not_begun;
         let mut sent: Vec<Sent> = life.sent.drain(..).collect();
         let free = sent.split_off(begun);
         for lost in sent {
-            self.counters.lost += 1;
-            let outcome = match (&self.broken, orderly) {
-                (Some(why), true) => Outcome::Broken(why.clone()),
-                _ => Outcome::Crashed(Crash { task: lost.task.id, pid, exit: life.exit }),
-            };
-            self.finish(lost.task, outcome);
+            self.lost(&life, lost, orderly);
         }
         if let Some(why) = self.broken.clone() {
             for sent in free {
@@ -550,7 +601,8 @@ impl Core {
                 self.finish(sent.task, Outcome::Broken(why.clone()));
             }
         }
-        for task in std::mem::take(&mut self.queue) {
+        let later = std::mem::take(&mut self.later).into_values();
+        for task in std::mem::take(&mut self.queue).into_iter().chain(later) {
             self.finish(task, Outcome::Broken(why.clone()));
         }
     }

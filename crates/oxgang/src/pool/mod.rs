@@ -11,6 +11,7 @@
 
 mod core;
 mod life;
+mod oversee;
 
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -18,8 +19,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use oxgang_os::clock;
 use oxgang_os::event::{WakeUp, wait_readable};
 use oxgang_os::futex::{self, Woken};
+use oxgang_os::memory;
 use oxgang_os::process::{Exit, Process};
 use oxgang_os::segment::Segment;
 use oxgang_os::{Result, cpus};
@@ -27,6 +30,8 @@ use oxgang_shm::watch::{self, WATCH_BYTES, Watch};
 
 use self::core::Core;
 pub use self::core::Counters;
+use self::oversee::Measure;
+use crate::limits::{NEVER, TaskOptions};
 use crate::segment::{BlockWriter, Mapped};
 use crate::spin::{self, Spinner};
 use crate::starter::{Invitation, Notice, Starter};
@@ -210,10 +215,24 @@ impl Pool {
         callable: &Arc<Callable>,
         payload: Vec<u8>,
     ) -> std::result::Result<(TaskId, Arc<JoinHandle>), Refused> {
+        self.spawn_with(None, callable, payload)
+    }
+
+    /// [`spawn`](Self::spawn) with limits, or further tries.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    pub fn spawn_with(
+        &self,
+        options: Option<Arc<TaskOptions>>,
+        callable: &Arc<Callable>,
+        payload: Vec<u8>,
+    ) -> std::result::Result<(TaskId, Arc<JoinHandle>), Refused> {
         let (id, handle) = (Self::next_task(), JoinHandle::new());
         let completion = handle.clone();
         self.watch_one_more();
-        let submitted = self.submit(Task::new(id, callable.clone(), payload, completion));
+        let submitted =
+            self.submit(Task::new(id, callable.clone(), payload, completion).with_options(options));
         if submitted.is_err() {
             self.watch_one_less();
         }
@@ -255,7 +274,7 @@ impl Pool {
     /// What a turn left to do that must not be done under the lock.
     fn follow_up(&self, mut core: Locked<'_>) {
         let starts = std::mem::take(&mut core.starts);
-        let attention = !core.attention.is_empty();
+        let attention = !core.attention.is_empty() || std::mem::take(&mut core.hurry);
         drop(core);
         if attention {
             self.wake.ring();
@@ -309,6 +328,24 @@ impl Pool {
             self.wake_leader();
         }
         cancelled
+    }
+
+    /// Ends a task: takes it back if it has not begun, and otherwise ends the worker that runs
+    /// it, and nothing else. Its completion is told at once: `Cancelled`, or `Crashed` with the
+    /// cause `Terminated`. `false`: it is done, and what became of it stands.
+    pub fn terminate(&self, id: TaskId) -> bool {
+        if self.forked() {
+            return false;
+        }
+        let mut core = self.core();
+        let terminated = core.terminate(id);
+        core.turn();
+        self.follow_up(core);
+        if terminated {
+            self.wake.ring(); // there is a process whose end is to be seen
+            self.wake_leader();
+        }
+        terminated
     }
 
     /// Whether a worker has begun the task. `false` also for a task that is done.
@@ -466,7 +503,8 @@ impl Pool {
     fn take_turn(&self) {
         let mut core = self.core();
         core.turn();
-        if core.attention.is_empty() && core.starts.is_empty() {
+        let hurry = std::mem::take(&mut core.hurry);
+        if core.attention.is_empty() && core.starts.is_empty() && !hurry {
             return;
         }
         // starting a worker calls out, and callbacks are the driver's: leave both to it
@@ -489,9 +527,19 @@ impl Pool {
     /// # Errors
     /// If the pool's own descriptors fail; the pool is dead then.
     pub fn turn(&self, limit: Option<Duration>) -> Result<Turn> {
-        let processes = {
+        let (processes, promised) = {
             let mut core = self.core();
             core.turn();
+            let looked = core.oversee();
+            if looked.acted {
+                core.turn();
+                self.wake_leader();
+            }
+            if !looked.measures.is_empty() {
+                drop(core);
+                self.measure(&looked.measures);
+                core = self.core();
+            }
             loop {
                 let starts = std::mem::take(&mut core.starts);
                 if starts.is_empty() {
@@ -506,10 +554,17 @@ impl Pool {
             if finished || !attention.is_empty() {
                 return Ok(Turn { attention, finished });
             }
+            core.hurry = false; // what it is about is seen to below
             let taken = core.lives.iter();
-            taken
-                .filter_map(|life| Some((life.incarnation, life.process.clone()?)))
-                .collect::<Vec<_>>()
+            let taken = taken.filter_map(|life| Some((life.incarnation, life.process.clone()?)));
+            (taken.collect::<Vec<_>>(), core.promised)
+        };
+        let limit = match promised {
+            NEVER => limit,
+            moment => {
+                let left = Duration::from_nanos(moment.saturating_sub(clock::now()));
+                Some(limit.map_or(left, |limit| limit.min(left)))
+            }
         };
         let notices = self.starter.notice_link();
         let mut fds: Vec<BorrowedFd<'_>> = vec![self.wake.as_fd()];
@@ -531,6 +586,26 @@ impl Pool {
             self.wake_leader();
         }
         Ok(Turn { attention: Vec::new(), finished: false })
+    }
+
+    /// Looks at the memory of workers whose tasks have a limit.
+    fn measure(&self, measures: &[Measure]) {
+        for measure in measures {
+            let resident = memory::resident(measure.pid);
+            let Some(mut used) = resident else { continue }; // it has ended
+            let over = used > measure.limit;
+            if over {
+                // what it shares with others is not its own: a closer look, which costs more
+                used = memory::proportional(measure.pid).unwrap_or(used);
+            }
+            let peak = if over { memory::peak(measure.pid) } else { None };
+            let mut core = self.core();
+            // the number is its own only if it is still there
+            let alive = core.life(measure.one).and_then(|life| life.process.clone());
+            if alive.is_some_and(|process| !process.ended()) {
+                core.measured(measure, used, peak);
+            }
+        }
     }
 
     fn take_notices(&self) {
