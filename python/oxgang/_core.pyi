@@ -18,6 +18,7 @@ __all__ = [
     "Sendable",
     "Template",
     "TemplateServer",
+    "ThreadOptions",
     "ThreadPool",
     "ThreadQueue",
     "__version__",
@@ -96,11 +97,29 @@ class PoolHandle:
 class Sendable:
     """A function whose encoded form is known: stands for it in many submits."""
 
+@final
+class ThreadOptions:
+    """Limits and further tries of calls in threads; see `oxgang.TaskOptions`."""
+
+    def __new__(
+        cls,
+        *,
+        timeout: float | None,
+        grace: float,
+        retries: int,
+        retry_on: tuple[type[BaseException], ...],
+    ) -> ThreadOptions: ...
+
 class ThreadPool:
     """Base of `ThreadPoolExecutor`."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any: ...
-    def _open(self, future_class: type, max_workers: int) -> ThreadQueue: ...
+    def _open(
+        self, future_class: type, max_workers: int, options: ThreadOptions | None
+    ) -> ThreadQueue: ...
+    def _submit_as(
+        self, options: ThreadOptions, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Any: ...
     def _submit_many(self, fn: Callable[..., Any], calls: Iterable[tuple]) -> list: ...
 
 @final
@@ -108,6 +127,7 @@ class ThreadQueue:
     """The queue of a thread pool, without its executor."""
 
     def run(self) -> None: ...
+    def time(self, start: Callable[[], object]) -> None: ...
     def close(self, cancel: bool) -> None: ...
     def give_up(self, error: BaseException) -> None: ...
     def thread_lost(self) -> None: ...

@@ -82,6 +82,26 @@ class TaskOptions(namedtuple("TaskOptions", _NAMES)):
             retry_on=sent,
         )
 
+    def for_threads(self):
+        """For the thread engine; None if there is nothing that it must know."""
+        if self.memory_limit not in (None, float("inf")):
+            raise ValueError(
+                "memory_limit is for processes: threads share their memory, and cannot be ended; "
+                "use a process pool"
+            )
+        timeout = None if self.timeout == float("inf") else self.timeout
+        retries = self.retries or 0
+        if timeout is None and not (retries and self.retry_on):
+            return None
+        from oxgang import _thread_limits  # noqa: F401 - what it needs shall fail here, if it does
+
+        return _core.ThreadOptions(
+            timeout=timeout,
+            grace=GRACE_S if self.timeout_grace is None else self.timeout_grace,
+            retries=retries,
+            retry_on=self.retry_on or (),
+        )
+
 
 def nothing():
     """For a call without limits in a pool that has some."""

@@ -441,6 +441,11 @@ impl Future {
         debug_assert!(fresh, "a future belongs to one task");
     }
 
+    /// Whether it is done, without taking in anything.
+    pub fn is_done(&self) -> bool {
+        self.cell.done()
+    }
+
     /// Takes in answers that have come, so that what is said of the state is true now.
     fn look(&self) {
         if !self.cell.done()

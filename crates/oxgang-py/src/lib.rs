@@ -14,6 +14,7 @@ mod pool;
 mod python;
 mod template;
 mod threads;
+mod timer;
 mod wait;
 mod worker;
 
@@ -41,6 +42,8 @@ mod _core {
     use crate::template::{Held, Invitation, Lifeline, Template, TemplateServer, hold_lifeline};
     #[pymodule_export]
     use crate::threads::{ThreadPool, ThreadQueue};
+    #[pymodule_export]
+    use crate::timer::ThreadOptions;
     #[pymodule_export]
     use crate::worker::{Interrupt, work};
     #[pymodule_export]
