@@ -63,14 +63,18 @@ def _pid(pid):
 
 
 def _history(deaths):
-    if len(deaths) < 2:
-        return ""
+    return "" if len(deaths) < 2 else f". {history(deaths)}"
+
+
+def history(deaths):
+    """The workers that a task has ended, in a sentence."""
     told = "; ".join(
         f"pid {death.pid} {death.reason}"
         + ("" if death.seconds is None else f" after {death.seconds:.3g} s")
         for death in deaths
     )
-    return f". It has ended {len(deaths)} workers: {told}"
+    workers = "1 worker" if len(deaths) == 1 else f"{len(deaths)} workers"
+    return f"It has ended {workers}: {told}"
 
 
 def _reason(fact):

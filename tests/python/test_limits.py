@@ -255,6 +255,52 @@ def test_under_asyncio():
     assert asyncio.run(main()) == 7
 
 
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("retries", [0, 1])
+def test_of_oxgang_map(model, ordered, retries):
+    options = {"model": model, "ordered": ordered, "retries": retries, "task_timeout": 0.2}
+    naps = [0.01, 60, 0.02]
+    results = list(oxgang.map(calls.spin, naps, return_exceptions=True, **options))
+    results.sort(key=lambda result: (type(result) is not TaskTimeout, result))
+    assert type(results[0]) is TaskTimeout and results[1:] == [0.01, 0.02]
+    with oxgang.Executor(model, 2) as pool, pytest.raises(TaskTimeout):
+        list(pool.map(calls.spin, naps, task_timeout=0.2, retries=retries, ordered=ordered))
+
+
+def test_of_an_executor(model):
+    with oxgang.Executor(model, 1, task_timeout=0.2, timeout_grace=60) as pool:
+        with pytest.raises(TaskTimeout):
+            pool.submit(calls.spin, 60).result()
+        no_limit = TaskOptions(timeout=math.inf)
+        assert pool.submit_with(no_limit, calls.nap, 0.3).result() == 0.3
+        with pytest.raises(TaskTimeout):
+            list(pool.map(calls.spin, [60]))
+
+
+def test_an_executor_that_knows_no_limits():
+    class Plain(oxgang.Executor):
+        submit_with = None
+
+        def submit(self, fn, /, *args, **kwargs):
+            return super().submit(fn, *args, **kwargs)
+
+    with Plain("thread", 1) as pool, pytest.raises(TypeError, match="has no limits"):
+        list(pool.map(calls.same, [1], task_timeout=1))
+
+
+def test_memory_limits_of_maps():
+    with pytest.raises(MemoryLimitExceeded):
+        list(oxgang.map(calls.call, [calls.fill], memory_limit="150MiB"))
+    with oxgang.Executor("process", 1, memory_limit="150MiB") as pool:
+        with pytest.raises(MemoryLimitExceeded):
+            pool.submit(calls.fill).result()
+        assert next(pool.map(calls.same, [3], memory_limit=math.inf)) == 3
+    with pytest.raises(ValueError, match="for processes"):
+        oxgang.Executor("thread", 1, memory_limit="150MiB")
+    with pytest.raises(ValueError, match="for processes"):
+        oxgang.map(calls.same, [1], model="thread", memory_limit="150MiB")
+
+
 # Memory limits.
 
 

@@ -6,6 +6,7 @@ import signal
 import time
 
 import calls
+import oxgang
 import pytest
 from oxgang import TaskOptions
 from oxgang.concurrent.futures import ProcessPoolExecutor
@@ -196,6 +197,15 @@ def test_attempts_have_their_own_limit(folder):
         asked = TaskOptions(timeout=0.3, timeout_grace=60, retries=3, retry_on=TaskTimeout)
         assert pool.submit_with(asked, calls.slow_at_first, folder, 2).result() == 3
         assert pool.statistics()["started"] == 1
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_map_tells_of_every_worker_that_an_item_has_cost(ordered):
+    with pytest.raises(WorkerCrashed) as caught:
+        list(oxgang.map(calls.die, [signal.SIGTERM], retries=2, ordered=ordered))
+    deaths = caught.value.deaths
+    assert len({death.pid for death in deaths}) == 3
+    assert "It has ended 3 workers: pid" in caught.value.__notes__[0]
 
 
 def test_pids_of_a_history_are_gone(folder):

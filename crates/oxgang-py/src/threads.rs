@@ -110,6 +110,8 @@ struct Books {
     idle: usize,
     closed: bool,
     broken: bool,
+    /// Threads that were given up and have not ended, by what Python calls them.
+    abandoned: Vec<u64>,
     /// There is a thread that looks after limits.
     timed: bool,
 }
@@ -217,7 +219,8 @@ impl ThreadQueue {
             let (fresh, wake) = {
                 let mut books = shared.books();
                 books.later -= turn.again.len();
-                books.threads -= turn.abandoned;
+                books.threads -= turn.abandoned.len();
+                books.abandoned.extend(turn.abandoned);
                 for item in turn.again.into_iter().rev() {
                     books.queue.push_front(item);
                 }
@@ -258,6 +261,11 @@ impl ThreadQueue {
     /// A thread could not be started after all.
     fn thread_lost(&self) {
         self.shared.books().threads -= 1;
+    }
+
+    /// Threads that were given up and have not ended.
+    fn abandoned(&self) -> Vec<u64> {
+        self.shared.books().abandoned.clone()
     }
 
     /// Tasks that wait for a thread.
@@ -338,7 +346,11 @@ fn run_item(py: Python<'_>, shared: &Shared, item: Item) -> PyResult<bool> {
     let result = function.bind(py).call(args.bind(py), kwargs.as_ref().map(|k| k.bind(py)));
     if let Some(run) = run {
         match (shared.timer.end(py, &run)?, &result) {
-            (Ended::Abandoned, _) => return Ok(false),
+            (Ended::Abandoned, _) => {
+                let thread = run.thread_id(py)?;
+                shared.books().abandoned.retain(|one| *one != thread);
+                return Ok(false);
+            }
             (Ended::Asked, Err(error)) => run.tell(py, error)?,
             _ => {}
         }

@@ -129,8 +129,8 @@ pub enum Ended {
 pub struct Turn {
     /// Calls whose pause is over.
     pub again: Vec<Item>,
-    /// How many threads were given up.
-    pub abandoned: usize,
+    /// Threads that were given up.
+    pub abandoned: Vec<u64>,
 }
 
 /// The moments at which something is due.
@@ -247,7 +247,11 @@ impl Timer {
             match due {
                 None => return Ok(turn),
                 Some(Due::Limit(run)) => self.ask(py, &run)?,
-                Some(Due::Grace(run)) => turn.abandoned += usize::from(self.abandon(py, &run)?),
+                Some(Due::Grace(run)) => {
+                    if self.abandon(py, &run)? {
+                        turn.abandoned.push(run.thread_id(py)?);
+                    }
+                }
                 Some(Due::Again(item)) => turn.again.push(item),
             }
         }
@@ -280,7 +284,7 @@ impl Timer {
             &run.function,
             run.plan.timeout.map(|limit| limit.as_secs_f64()),
             run.plan.grace.as_secs_f64(),
-            run.thread.getattr(py, "value")?,
+            run.thread_id(py)?,
         );
         let error = names(py)?.give_up.call1(py, facts)?;
         // whoever set it by hand meanwhile was first
@@ -294,6 +298,11 @@ impl Timer {
 impl Run {
     fn lock<'a>(&'a self, py: Python<'_>) -> MutexGuard<'a, RunState> {
         self.state.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What Python calls the thread.
+    pub fn thread_id(&self, py: Python<'_>) -> PyResult<u64> {
+        self.thread.getattr(py, "value")?.extract(py)
     }
 
     /// Puts into the error of a call that was told to raise what it could not know.

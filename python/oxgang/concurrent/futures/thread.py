@@ -154,17 +154,28 @@ class ThreadPoolExecutor(_core.ThreadPool, Executor):
         return RuntimeError(f"cannot schedule new futures after {when}")
 
     def shutdown(self, wait=True, *, cancel_futures=False):
-        """Takes no more calls. See `concurrent.futures.Executor.shutdown`."""
+        """Takes no more calls. See `concurrent.futures.Executor.shutdown`.
+
+        Does not wait for threads that were given up at their call's limit; the program's end does.
+        """
         self._queue.close(cancel_futures)
-        if wait:
-            for thread in list(self._threads):
+        if not wait:
+            return
+        if self._starter.timer is not None:
+            self._starter.timer.join()  # it ends when no other is left
+        abandoned = self._queue.abandoned()
+        for thread in list(self._threads):
+            if thread.ident not in abandoned:
                 thread.join()
-            if self._starter.timer is not None:
-                self._starter.timer.join()
 
     def statistics(self):
-        """Counts as of now: ``threads``, and ``queued`` calls that wait for one."""
-        return {"threads": len(self._threads), "queued": self._queue.qsize()}
+        """Counts as of now: ``threads``, those of them that were ``abandoned`` at their call's
+        limit and still run, and ``queued`` calls that wait for one."""
+        return {
+            "threads": len(self._threads),
+            "abandoned": len(self._queue.abandoned()),
+            "queued": self._queue.qsize(),
+        }
 
 
 def _broken_thread_pool():
