@@ -64,7 +64,9 @@ def arm(interrupt, stacks, soft, dump):
         return SOFT
     import faulthandler
 
-    # faulthandler hands the signal on to whoever had it before: to the default, which ends us
+    # faulthandler hands the signal on to whoever had it before: to the default, which ends us.
+    # A fork of a worker that is one itself has the parent's registration, and the parent's file.
+    faulthandler.unregister(dump)
     signal(dump, SIG_DFL)
     faulthandler.register(dump, file=stacks, all_threads=True, chain=True)
     return SOFT | DUMP

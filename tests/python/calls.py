@@ -259,3 +259,14 @@ def slow_at_first(folder, times):
 
 def call(function):
     return function()
+
+
+def nested_limit(method):
+    """A limit in a pool of this worker, which has one itself."""
+    import multiprocessing
+
+    from oxgang.concurrent.futures import ProcessPoolExecutor
+
+    context = None if method == "template" else multiprocessing.get_context(method)
+    with ProcessPoolExecutor(1, context, task_timeout=0.1, timeout_grace=0.1) as pool:
+        raise pool.submit(stuck_in_c).exception()

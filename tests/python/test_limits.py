@@ -225,6 +225,13 @@ def switches(thread):
         return [line for line in status if "ctxt_switches" in line]
 
 
+@pytest.mark.parametrize("inner", METHODS)
+def test_pools_in_workers_have_limits_of_their_own(inner):
+    with make("template", 1, task_timeout=60) as pool:
+        error = pool.submit(calls.nested_limit, inner).exception()
+    assert type(error) is TaskTimeout and "in stuck_in_c" in error.stack
+
+
 def test_a_pool_that_closes_keeps_its_limits():
     pool = make("template", 1, task_timeout=0.1, timeout_grace=0.1)
     futures = [pool.submit(calls.stuck_in_c), pool.submit(calls.nap, 60), pool.submit(calls.pid)]
