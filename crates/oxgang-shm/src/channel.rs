@@ -26,7 +26,7 @@
 //! publishes, fences, and rings if it reads `asleep`. With the two fences one of them sees the
 //! other. Release and acquire alone lose wake-ups; `tests/loom.rs` shows that they do.
 //!
-//! Tasks with limits use five words more: see [`oversight`](crate::oversight).
+//! Tasks with limits use some words more: see [`oversight`](crate::oversight).
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 

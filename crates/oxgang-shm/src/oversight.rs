@@ -1,4 +1,4 @@
-//! What the owner of a task with limits must know while it runs, and how it interrupts it: five
+//! What the owner of a task with limits must know while it runs, and how it interrupts it: six
 //! words of the channel, beside the rings.
 //!
 //! The rings say *that* a task has begun; a limit must know *when*, and who interrupts must be
@@ -10,6 +10,7 @@
 //! | `RUNNING` | worker | position + 1 of the task that runs, 0: none that is overseen |
 //! | `BEGAN` | worker | when it began, in nanoseconds of the monotonic clock |
 //! | `SKILLS` | worker | what can be asked of it, see [`SOFT`] and [`DUMP`] |
+//! | `PID` | worker | its process number, for people: it may run before its owner is told of it |
 //! | `INTERRUPT` | owner | position + 1 of the task that shall be interrupted |
 //! | `LIMIT` | owner | the limit that it passed, in nanoseconds, for the message |
 //!
@@ -42,11 +43,12 @@ use crate::Words;
 const AT_RUNNING: usize = 768;
 const AT_BEGAN: usize = 776;
 const AT_SKILLS: usize = 784;
+const AT_PID: usize = 792;
 const AT_INTERRUPT: usize = 896;
 const AT_LIMIT: usize = 904;
 
 /// The words' offsets, for models of the memory.
-pub const WORDS: [usize; 5] = [AT_RUNNING, AT_BEGAN, AT_SKILLS, AT_INTERRUPT, AT_LIMIT];
+pub const WORDS: [usize; 6] = [AT_RUNNING, AT_BEGAN, AT_SKILLS, AT_PID, AT_INTERRUPT, AT_LIMIT];
 
 /// Skill: a signal makes the task raise, if it gets to run its language's code.
 pub const SOFT: u64 = 1;
@@ -66,6 +68,11 @@ impl<W: Words> Oversight<W> {
     }
 
     // -- worker --------------------------------------------------------------------------
+
+    /// Says which process this is.
+    pub fn set_pid(&self, pid: u32) {
+        self.words.store(AT_PID, u64::from(pid), Release);
+    }
 
     /// Says what can be asked of this worker.
     pub fn set_skills(&self, skills: u64) {
@@ -95,6 +102,11 @@ impl<W: Words> Oversight<W> {
     }
 
     // -- owner ---------------------------------------------------------------------------
+
+    /// The process number that the worker gives itself.
+    pub fn pid(&self) -> Option<i32> {
+        i32::try_from(self.words.load(AT_PID, Acquire)).ok().filter(|pid| *pid != 0)
+    }
 
     /// What can be asked of the worker.
     pub fn skills(&self) -> u64 {

@@ -63,9 +63,11 @@ impl Worker {
         let end = WorkerEnd::open(channel.clone()).map_err(std::io::Error::other)?;
         let shape = end.shape();
         let same = Segment::adopt(segment.as_fd().try_clone_to_owned()?)?;
+        let page = Oversight::new(channel.clone());
+        page.set_pid(std::process::id());
         Ok(Self {
             end,
-            page: Oversight::new(channel.clone()),
+            page,
             segment: same,
             channel,
             watch: Watch::new(watch_words.clone()),

@@ -152,6 +152,11 @@ impl Life {
         &self.segment
     }
 
+    /// Its process number: by its own word, as long as nobody else has given one.
+    pub fn pid(&self) -> Option<i32> {
+        self.process.as_ref().map(|process| process.pid).or_else(|| self.page.pid())
+    }
+
     pub fn longest_inline() -> usize {
         Shape::STANDARD.longest_inline()
     }

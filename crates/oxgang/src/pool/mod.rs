@@ -668,7 +668,7 @@ impl Pool {
         let core = self.core();
         let state = |life: &life::Life| WorkerState {
             incarnation: life.incarnation,
-            pid: life.process.as_ref().map(|process| process.pid),
+            pid: life.pid(),
             ready: life.ready,
             tasks: life.sent.len(),
         };

@@ -210,7 +210,7 @@ impl Core {
         life.held.extend(sent.task.block.take());
         let one = life.incarnation;
         let death = Death {
-            pid: life.process.as_ref().map_or(0, |process| process.pid),
+            pid: life.pid().unwrap_or(0),
             exit: Exit::Signal(9),
             ran: life.ran(&sent, clock::now()),
             cause: Cause::Terminated,
@@ -240,7 +240,7 @@ impl Core {
         };
         *(if ending.is_some() { &mut self.counters.stopped } else { &mut self.counters.lost }) += 1;
         let death = Death {
-            pid: life.process.as_ref().map_or(0, |process| process.pid),
+            pid: life.pid().unwrap_or(0),
             exit: life.exit,
             ran: life.ran(&sent, clock::now()),
             cause,
