@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from benches import numbers, work
+from benches import limits, numbers, work
 from benches.contenders import WORKERS, chunk_mapper, process_pool, thread_pool
 
 BOTH = ("standard", "control", "oxgang", "oxgang-parked")
@@ -214,6 +214,24 @@ SCENARIOS = {
             "start",
             start,
             *(BOTH, ("standard",), "ms", "a fresh pool in a fresh interpreter"),
+        ),
+        Scenario(
+            "limit-python",
+            limits.python_code,
+            *(("oxgang", "oxgang-parked"), (), "ms"),
+            "how late the exception of a time limit is, in Python code",
+        ),
+        Scenario(
+            "limit-c",
+            limits.c_code,
+            *(("oxgang", "oxgang-parked"), (), "ms"),
+            "how late it is after limit and grace, in C code that never returns",
+        ),
+        Scenario(
+            "recovery",
+            limits.recovery,
+            *(("oxgang", "oxgang-parked"), (), "ms"),
+            "from SIGKILL of the only worker until the next task runs in its place",
         ),
         Scenario(
             "cpu-primes",

@@ -8,15 +8,18 @@ __all__ = [
     "CliStop",
     "Future",
     "Held",
+    "Interrupt",
     "Invitation",
     "Lifeline",
     "MapJob",
+    "Options",
     "PoolHandle",
     "ProcessPool",
     "Progress",
     "Sendable",
     "Template",
     "TemplateServer",
+    "ThreadOptions",
     "ThreadPool",
     "ThreadQueue",
     "Unlocked",
@@ -33,6 +36,7 @@ class Future:
     """State and waiting of a future; see `oxgang.concurrent.futures.Future`."""
 
     def cancel(self) -> bool: ...
+    def terminate(self) -> bool: ...
     def cancelled(self) -> bool: ...
     def running(self) -> bool: ...
     def done(self) -> bool: ...
@@ -54,9 +58,29 @@ class ProcessPool:
         eager: bool,
         setup: bytes,
         starter: Callable[[], Template] | tuple[Callable[..., int], Callable[[int], int | None]],
+        options: Options | None,
     ) -> PoolHandle: ...
+    def _submit_as(
+        self, options: Options, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Any: ...
     def _same(self, fn: Callable[..., Any]) -> Any: ...
     def _submit_many(self, fn: Callable[..., Any], calls: Iterable[tuple]) -> list: ...
+
+@final
+class Options:
+    """Limits and further tries of calls, for the engine; see `oxgang.TaskOptions`."""
+
+    def __new__(
+        cls,
+        *,
+        timeout: float | None,
+        grace: float,
+        memory: int | None,
+        retries: int,
+        retry_timeouts: bool,
+        retry_memory: bool,
+        retry_on: bytes | None,
+    ) -> Options: ...
 
 @final
 class PoolHandle:
@@ -75,11 +99,29 @@ class PoolHandle:
 class Sendable:
     """A function whose encoded form is known: stands for it in many submits."""
 
+@final
+class ThreadOptions:
+    """Limits and further tries of calls in threads; see `oxgang.TaskOptions`."""
+
+    def __new__(
+        cls,
+        *,
+        timeout: float | None,
+        grace: float,
+        retries: int,
+        retry_on: tuple[type[BaseException], ...],
+    ) -> ThreadOptions: ...
+
 class ThreadPool:
     """Base of `ThreadPoolExecutor`."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any: ...
-    def _open(self, future_class: type, max_workers: int) -> ThreadQueue: ...
+    def _open(
+        self, future_class: type, max_workers: int, options: ThreadOptions | None
+    ) -> ThreadQueue: ...
+    def _submit_as(
+        self, options: ThreadOptions, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Any: ...
     def _submit_many(self, fn: Callable[..., Any], calls: Iterable[tuple]) -> list: ...
 
 @final
@@ -87,6 +129,8 @@ class ThreadQueue:
     """The queue of a thread pool, without its executor."""
 
     def run(self) -> None: ...
+    def abandoned(self) -> list[int]: ...
+    def time(self, start: Callable[[], object]) -> None: ...
     def close(self, cancel: bool) -> None: ...
     def give_up(self, error: BaseException) -> None: ...
     def thread_lost(self) -> None: ...
@@ -143,6 +187,12 @@ class Unlocked:
     def __new__(cls, obj: Buffer | Any) -> Unlocked: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
+@final
+class Interrupt:
+    """What the handler of a worker's signal asks."""
+
+    def due(self) -> float | None: ...
+
 def forked() -> None: ...
 def forking() -> None: ...
 def hold_lifeline(fd: int) -> Held: ...
@@ -164,6 +214,10 @@ class MapJob:
     def jobs(self) -> int | None: ...
     @property
     def retries(self) -> int: ...
+    @property
+    def timeout(self) -> float | None: ...
+    @property
+    def memory_limit(self) -> int | None: ...
     @property
     def chunksize(self) -> int | str: ...
     @property

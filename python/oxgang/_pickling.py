@@ -370,36 +370,6 @@ def payload_error(what, failure):
     return error
 
 
-def crash_error(task_id, pid, exitcode, function):
-    """A WorkerCrashed that says which task, which process and how."""
-    from oxgang.errors import WorkerCrashed
-
-    name = function if isinstance(function, str) else getattr(function, "__qualname__", None)
-    return WorkerCrashed(
-        f"the worker (pid {pid}) that ran {name} {_how(exitcode)}; only this task (number "
-        f"{task_id}) is lost, the pool goes on",
-        task_id=task_id,
-        pid=pid,
-        exitcode=exitcode,
-        function=name,
-    )
-
-
-def _how(exitcode):
-    if exitcode is None:
-        return "ended, nobody knows how"
-    if exitcode >= 0:
-        return f"exited with code {exitcode} without an answer"
-    import signal
-
-    try:
-        name = signal.Signals(-exitcode).name
-    except ValueError:
-        name = "an unnamed signal"
-    hint = " (out of memory, perhaps)" if name == "SIGKILL" else ""
-    return f"was killed by signal {-exitcode}, {name}{hint}"
-
-
 def broken_error(why):
     """A BrokenProcessPool for a pool that cannot go on."""
     from concurrent.futures.process import BrokenProcessPool

@@ -15,10 +15,12 @@ compile_error!(
      for this platform yet"
 );
 
+pub mod clock;
 pub mod cpus;
 pub mod event;
 pub mod futex;
 pub mod link;
+pub mod memory;
 pub mod process;
 pub mod segment;
 

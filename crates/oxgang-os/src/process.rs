@@ -1,8 +1,8 @@
 //! Processes: a handle that cannot mean another one, how one ended, and a line that ends
 //! a process when its owner ends.
 //!
-//! Safety: unsafe for one thing, `fcntl` with the commands that rustix lacks; plain calls on an
-//! open descriptor, which touch no memory.
+//! Safety: unsafe for two things: `fcntl` with the commands that rustix lacks, plain calls on an
+//! open descriptor, which touch no memory; and signals that have a number and no name.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::{Command, Stdio};
@@ -79,7 +79,7 @@ impl Process {
     /// # Errors
     /// If the caller may not, or the signal does not exist.
     pub fn signal(&self, number: i32) -> Result<()> {
-        let signal = Signal::from_named_raw(number).ok_or(Errno::INVAL)?;
+        let signal = signal_of(number).ok_or(Errno::INVAL)?;
         match rustix::process::pidfd_send_signal(&self.fd, signal) {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
             Err(error) => Err(error.into()),
@@ -114,6 +114,26 @@ impl Process {
             (None, None) => Exit::Unknown,
         })
     }
+}
+
+fn signal_of(number: i32) -> Option<Signal> {
+    let unnamed = (libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(&number);
+    // SAFETY: the number is one of those that the C library leaves to programs.
+    let unnamed = unnamed.then(|| unsafe { Signal::from_raw_unchecked(number) });
+    unnamed.or_else(|| Signal::from_named_raw(number))
+}
+
+/// The signal that asks a worker's task to stop: none that programs know by name, and none of
+/// those that languages and libraries take first.
+#[must_use]
+pub fn soft_signal() -> i32 {
+    libc::SIGRTMAX() - 2
+}
+
+/// The signal that has a worker write down its stacks and end.
+#[must_use]
+pub fn dump_signal() -> i32 {
+    libc::SIGRTMAX() - 3
 }
 
 impl AsFd for Process {

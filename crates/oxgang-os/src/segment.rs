@@ -9,7 +9,7 @@
 //! [`Mapping`] never lends a reference to bytes that another process may write: bytes are
 //! copied in and out, and single words are atomic.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
@@ -129,6 +129,42 @@ impl Segment {
             bytes = &bytes[count..];
         }
         Ok(())
+    }
+}
+
+impl Segment {
+    /// A second way to write to it, with a position of its own that begins at `offset`: for what
+    /// writes to descriptors only.
+    ///
+    /// # Errors
+    /// If the kernel refuses, for want of a descriptor or of `/proc`.
+    pub fn writer_at(&self, offset: u64) -> Result<OwnedFd> {
+        let path = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
+        let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC;
+        let fd = rustix::fs::open(path.as_str(), flags, rustix::fs::Mode::empty())?;
+        rustix::fs::seek(&fd, rustix::fs::SeekFrom::Start(offset))?;
+        Ok(fd)
+    }
+
+    /// Up to `limit` bytes from `offset` on, as far as the segment goes. Pages that nobody has
+    /// written are not made for it.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn read_at(&self, offset: u64, limit: usize) -> Result<Vec<u8>> {
+        let have = self.length()?.saturating_sub(offset);
+        let mut bytes = vec![0; limit.min(usize::try_from(have).unwrap_or(usize::MAX))];
+        let mut done = 0;
+        while done < bytes.len() {
+            match rustix::io::pread(&self.fd, &mut bytes[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(count) => done += count,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        bytes.truncate(done);
+        Ok(bytes)
     }
 }
 
@@ -336,6 +372,19 @@ mod tests {
         let mut shared = [0; 6];
         segment.map(4096, 4096).unwrap().read(0, &mut shared);
         assert_eq!(&shared, b"before");
+    }
+
+    #[test]
+    fn a_second_writer_has_its_own_position() {
+        let segment = Segment::create("test", 4096).unwrap();
+        let far = 1 << 40;
+        let writer = segment.writer_at(far).unwrap();
+        assert_eq!(segment.read_at(far, 100).unwrap(), b"", "nobody has written");
+        for part in [&b"one "[..], b"two"] {
+            assert_eq!(rustix::io::write(&writer, part).unwrap(), part.len());
+        }
+        assert_eq!(segment.read_at(far, 100).unwrap(), b"one two");
+        assert_eq!(segment.read_at(far, 3).unwrap(), b"one");
     }
 
     #[test]

@@ -8,12 +8,14 @@
 mod cli;
 mod codec;
 mod future;
+mod limits;
 mod payload;
 mod pool;
 mod python;
 mod raw;
 mod template;
 mod threads;
+mod timer;
 mod wait;
 mod worker;
 
@@ -38,6 +40,8 @@ mod _core {
     #[pymodule_export]
     use crate::future::Future;
     #[pymodule_export]
+    use crate::limits::Options;
+    #[pymodule_export]
     use crate::pool::{PoolHandle, ProcessPool, Sendable};
     #[pymodule_export]
     use crate::raw::{Buffer, Unlocked};
@@ -46,7 +50,9 @@ mod _core {
     #[pymodule_export]
     use crate::threads::{ThreadPool, ThreadQueue};
     #[pymodule_export]
-    use crate::worker::work;
+    use crate::timer::ThreadOptions;
+    #[pymodule_export]
+    use crate::worker::{Interrupt, work};
     #[pymodule_export]
     use crate::{forked, forking};
     #[pymodule_export]

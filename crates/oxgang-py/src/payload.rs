@@ -19,6 +19,7 @@ use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyTuple};
 
 use crate::codec::{self, Encoded, Far, Input, PICKLED, PLAIN};
 use crate::future::Source;
+use crate::limits;
 use crate::python::{names, standard};
 use crate::raw::{Buffer, Lent};
 
@@ -274,8 +275,7 @@ pub fn open(
         }
         Outcome::Crashed(crash) => {
             let function = source.map(|source| source.function.clone_ref(py));
-            let facts = (crash.task, crash.pid, crash.exit.code(), function);
-            names(py)?.crash_error.call1(py, facts)
+            limits::error_of(py, crash, function)
         }
         Outcome::Broken(why) => names(py)?.broken_error.call1(py, (&**why,)),
         Outcome::Cancelled => Err(standard(py)?.cancelled_error(py)),

@@ -8,13 +8,14 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use oxgang::pool::{PoolOptions, Refused, Turn};
 use oxgang::starter::{Invitation, Starter};
 use oxgang::template::TemplateStarter;
-use oxgang::{Callable, Late, Outcome, Payload, Pool, Task, TaskId};
+use oxgang::{Callable, Late, Outcome, Payload, Pool, Task, TaskId, TaskOptions};
 use oxgang_os::process::{Exit, Process};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyCFunction, PyDict, PyFunction, PyList, PyTuple, PyType};
 
 use crate::future::{self, Future, Source};
+use crate::limits::Options;
 use crate::payload::{self, Call, LateCall};
 use crate::python::names;
 use crate::template::Template;
@@ -183,6 +184,8 @@ impl PoolHandle {
             ("submitted", counters.submitted),
             ("answered", counters.answered),
             ("lost", counters.lost),
+            ("stopped", counters.stopped),
+            ("retried", counters.retried),
             ("moved", counters.moved),
             ("started", counters.started),
             ("crashed", counters.crashed),
@@ -201,6 +204,8 @@ pub struct ProcessPool {
     future_class: OnceLock<Py<PyAny>>,
     callables: Mutex<Callables>,
     driven: AtomicBool,
+    /// What tasks have that are submitted without any.
+    options: OnceLock<Arc<TaskOptions>>,
     apply: Arc<Callable>,
 }
 
@@ -214,12 +219,14 @@ impl ProcessPool {
             future_class: OnceLock::new(),
             callables: Mutex::default(),
             driven: AtomicBool::new(false),
+            options: OnceLock::new(),
             apply: Callable::new(Vec::new()),
         }
     }
 
-    /// Makes the pool. `sizes`: workers, tasks per worker, bytes that may be held. `starter` is a function that gives the template of the moment, or a pair
-    /// of functions: see `PythonStarter`.
+    /// Makes the pool. `sizes`: workers, tasks per worker, bytes that may be held. `starter` is a
+    /// function that gives the template of the moment, or a pair of functions: see `PythonStarter`.
+    /// `options` are of calls that are given none.
     fn _open(
         &self,
         future_class: Py<PyAny>,
@@ -227,8 +234,10 @@ impl ProcessPool {
         eager: bool,
         setup: &[u8],
         starter: &Bound<'_, PyAny>,
+        options: Option<&Options>,
     ) -> PyResult<PoolHandle> {
         let (max_workers, tasks_per_worker, room) = sizes;
+        let own = options;
         let starter: Box<dyn Starter> = match starter.extract() {
             Ok((start, exitcode)) => Box::new(PythonStarter { start, exitcode }),
             Err(_) => {
@@ -247,6 +256,9 @@ impl ProcessPool {
         let pool = Arc::new(Pool::new(options, starter).map_err(PyOSError::new_err)?);
         let twice = || PyRuntimeError::new_err("the executor is already set up");
         self.pool.set(pool.clone()).map_err(|_| twice())?;
+        if let Some(own) = own {
+            self.options.set(own.options.clone()).map_err(|_| twice())?;
+        }
         self.future_class.set(future_class).map_err(|_| twice())?;
         Ok(PoolHandle { pool })
     }
@@ -271,16 +283,19 @@ impl ProcessPool {
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let py = slf.py();
-        let this = slf.get();
-        let (pool, class) = this.opened()?;
-        let callable = this.callable(r#fn);
-        let (future, task) = this.prepare(pool, class, r#fn, callable, args, kwargs)?;
-        if let Some(task) = task {
-            this.see_to_driver(slf)?;
-            pool.submit(task).map_err(|refused| refusal(py, &refused))?;
-        }
-        Ok(future)
+        Self::submit_one(slf, slf.get().options.get(), r#fn, args, kwargs)
+    }
+
+    /// The same with options of its own.
+    #[pyo3(signature = (options, r#fn, /, *args, **kwargs))]
+    fn _submit_as<'py>(
+        slf: &Bound<'py, Self>,
+        options: &Options,
+        r#fn: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyTuple>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        Self::submit_one(slf, Some(&options.options), r#fn, args, kwargs)
     }
 
     /// Submits one call for each tuple of arguments, and gives the futures as a list. Some are
@@ -300,6 +315,7 @@ impl ProcessPool {
             let args = args?.cast_into::<PyTuple>()?;
             let callable = this.callable(&r#fn);
             let (future, task) = this.prepare(pool, class, &r#fn, callable, &args, None)?;
+            let task = task.map(|task| task.with_options(this.options.get().cloned()));
             futures.append(future)?;
             tasks.extend(task);
             if tasks.len() == TOGETHER {
@@ -320,6 +336,26 @@ impl ProcessPool {
                 "the executor is not set up: a subclass must call super().__init__()",
             )
         })
+    }
+
+    fn submit_one<'py>(
+        slf: &Bound<'py, Self>,
+        options: Option<&Arc<TaskOptions>>,
+        r#fn: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyTuple>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let this = slf.get();
+        let (pool, class) = this.opened()?;
+        let callable = this.callable(r#fn);
+        let (future, task) = this.prepare(pool, class, r#fn, callable, args, kwargs)?;
+        if let Some(task) = task {
+            let task = task.with_options(options.cloned());
+            this.see_to_driver(slf)?;
+            pool.submit(task).map_err(|refused| refusal(py, &refused))?;
+        }
+        Ok(future)
     }
 
     /// A future, and the task that will complete it; without one, the future is done: the

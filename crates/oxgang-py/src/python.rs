@@ -14,7 +14,6 @@ pub struct Names {
     pub dump_error: Py<PyAny>,
     pub load_error: Py<PyAny>,
     pub payload_error: Py<PyAny>,
-    pub crash_error: Py<PyAny>,
     pub broken_error: Py<PyAny>,
 }
 
@@ -34,7 +33,6 @@ pub fn names(py: Python<'_>) -> PyResult<&Names> {
             dump_error: of("dump_error")?,
             load_error: of("load_error")?,
             payload_error: of("payload_error")?,
-            crash_error: of("crash_error")?,
             broken_error: of("broken_error")?,
         })
     })

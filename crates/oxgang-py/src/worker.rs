@@ -1,10 +1,19 @@
 //! The worker's loop, on the main thread of a worker process.
+//!
+//! A task with limits can be made to raise: by a signal, whose handler Python runs on this very
+//! thread, between two steps of the task's own code. It asks [`Interrupt::due`], which says no
+//! unless the owner meant the task that runs now, and no again once the answer is being made.
 
+use std::os::fd::IntoRawFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use oxgang::Payload;
+use oxgang::segment::Mapped;
 use oxgang::wire;
 use oxgang::worker::{Next, Worker};
+use oxgang_os::{clock, process};
+use oxgang_shm::oversight::Oversight;
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
@@ -22,12 +31,65 @@ enum Function {
     Loaded(Py<PyAny>),
 }
 
+/// What a signal's handler asks.
+#[pyclass(frozen, module = "oxgang._core")]
+pub struct Interrupt {
+    page: Oversight<Mapped>,
+    /// Position + 1 of the task that can be interrupted; 0: none.
+    running: AtomicU64,
+    raised: AtomicBool,
+}
+
+#[pymethods]
+impl Interrupt {
+    /// The limit, in seconds, that the running task has passed, so that it shall stop; `None`:
+    /// there is no such task. Said once.
+    fn due(&self) -> Option<f64> {
+        let running = self.running.load(Ordering::Relaxed);
+        let limit = self.page.interrupted(running.checked_sub(1)?)?;
+        self.running.store(0, Ordering::Relaxed);
+        self.raised.store(true, Ordering::Relaxed);
+        Some(limit as f64 / 1e9)
+    }
+}
+
+impl Interrupt {
+    /// Makes this process one that can be interrupted.
+    fn arm(py: Python<'_>, worker: &Worker) -> PyResult<Py<Self>> {
+        let page = worker.oversight();
+        let interrupt = Self { page, running: AtomicU64::new(0), raised: AtomicBool::new(false) };
+        let interrupt = Py::new(py, interrupt)?;
+        // for the life of the process; without it there will be no stacks, that is all
+        let stacks = worker.stacks().ok().map(IntoRawFd::into_raw_fd);
+        let signals = (process::soft_signal(), process::dump_signal());
+        let arguments = (&interrupt, stacks, signals.0, signals.1);
+        let skills = py.import("oxgang._limits")?.getattr("arm")?.call1(arguments)?;
+        interrupt.get().page.set_skills(skills.extract()?);
+        Ok(interrupt)
+    }
+
+    fn begin(&self, position: u64) {
+        self.raised.store(false, Ordering::Relaxed);
+        self.page.begin(position, clock::now());
+        self.running.store(position + 1, Ordering::Relaxed);
+    }
+
+    /// From now on the task cannot be interrupted. Whether it has been.
+    fn end(&self) -> bool {
+        self.running.store(0, Ordering::Relaxed);
+        self.page.end();
+        self.raised.load(Ordering::Relaxed)
+    }
+}
+
 /// Serves a pool until it says stop, or is gone. `setup` gets the bytes that the owner sends
 /// first.
 #[pyfunction]
 pub fn work(py: Python<'_>, invitation: &Invitation, setup: &Bound<'_, PyAny>) -> PyResult<()> {
     let mut worker = Worker::join(invitation.take()?).map_err(PyOSError::new_err)?;
-    let mut functions: Vec<Option<Function>> = (0..wire::SLOTS).map(|_| None).collect();
+    let slots = wire::SLOTS + wire::FILTERS;
+    let mut functions: Vec<Option<Function>> = (0..slots).map(|_| None).collect();
+    let mut armed: Option<Py<Interrupt>> = None;
     let mut in_a_row = 0;
     loop {
         in_a_row += 1;
@@ -47,11 +109,21 @@ pub fn work(py: Python<'_>, invitation: &Invitation, setup: &Bound<'_, PyAny>) -
                 continue;
             }
         };
-        let slot = request.aux as usize % wire::SLOTS;
+        let slot = wire::slot(request.aux);
         match request.kind {
             wire::TASK => {
+                let interrupt = if request.aux & wire::OVERSEEN == 0 {
+                    None
+                } else {
+                    if armed.is_none() {
+                        armed = Some(Interrupt::arm(py, &worker)?);
+                    }
+                    armed.as_ref().map(Py::get).inspect(|one| one.begin(request.position))
+                };
                 let start = Instant::now();
-                let (kind, answer, done_with) = answer(py, &mut functions[slot], &worker);
+                let filter = wire::filter(request.aux);
+                let (kind, answer, done_with) =
+                    answer(py, &mut functions, slot, filter, &worker, interrupt);
                 let nanoseconds = start.elapsed().as_nanos() as u64;
                 publish(py, &mut worker, kind, request.id, nanoseconds, answer)?;
                 drop(done_with);
@@ -116,35 +188,55 @@ type DoneWith<'py> = Option<(Bound<'py, PyAny>, Bound<'py, PyTuple>, Option<Boun
 /// Runs the call: kind and bytes of the answer, and what to drop when it is out.
 fn answer<'py>(
     py: Python<'py>,
-    function: &mut Option<Function>,
+    functions: &mut [Option<Function>],
+    slot: usize,
+    filter: Option<usize>,
     worker: &Worker,
+    interrupt: Option<&Interrupt>,
 ) -> (u8, Payload, DoneWith<'py>) {
-    let failure = |error: PyErr, decoding: bool| {
+    let end = || interrupt.is_some_and(Interrupt::end);
+    let failure = |functions: &mut [Option<Function>], error: PyErr, decoding: bool| {
+        let decoding = !end() && decoding; // its limit is not its data's fault
+        let again = match filter.map(|filter| load(py, &mut functions[filter])) {
+            Some(Ok(Some(classes))) => is_one_of(py, &error, classes).unwrap_or(false),
+            Some(Ok(None)) | None => false,
+            Some(Err(failure)) => {
+                let bytes = payload::of_error(py, failure, true);
+                return (wire::FAILURE, bytes.unwrap_or_default(), None);
+            }
+        };
         let bytes = payload::of_error(py, error, decoding);
         // dump_error falls back by itself; what is left is an empty failure, a clear one
-        (wire::FAILURE, bytes.unwrap_or_default(), None)
+        (if again { wire::AGAIN } else { wire::FAILURE }, bytes.unwrap_or_default(), None)
     };
-    let call = load(py, function).and_then(|f| Ok((f, payload::to_call(py, worker)?)));
+    let call = load(py, &mut functions[slot]);
+    let call = call.and_then(|f| Ok((f, payload::to_call(py, worker)?)));
     let (function, (args, kwargs)) = match call {
         Ok((Some(function), call)) => (function.into_bound(py), call),
         Ok((None, (all, kwargs))) => match all.get_item(0) {
             Ok(function) => (function, (all.get_slice(1, all.len()), kwargs)),
-            Err(error) => return failure(error, true),
+            Err(error) => return failure(functions, error, true),
         },
-        Err(error) => return failure(error, true),
+        Err(error) => return failure(functions, error, true),
     };
     let value = match function.call(&args, kwargs.as_ref()) {
         Ok(value) => value,
-        Err(error) => return failure(error, false),
+        Err(error) => return failure(functions, error, false),
     };
     match payload::of_value(worker.store(), &value) {
-        // blocks that came along must be seen to be free, or not, before the answer says so
-        Ok(answer) if worker.attached().is_empty() => {
-            (wire::RESULT, answer, Some((value, args, kwargs)))
+        Ok(answer) => {
+            end();
+            // blocks that came along must be seen to be free, or not, before the answer says so
+            let done_with = worker.attached().is_empty().then_some((value, args, kwargs));
+            (wire::RESULT, answer, done_with)
         }
-        Ok(answer) => (wire::RESULT, answer, None),
-        Err(error) => failure(error, false),
+        Err(error) => failure(functions, error, false),
     }
+}
+
+fn is_one_of(py: Python<'_>, error: &PyErr, names: Py<PyAny>) -> PyResult<bool> {
+    let is_one_of = py.import("oxgang._limits")?.getattr("is_one_of")?;
+    is_one_of.call1((error.value(py), names))?.extract()
 }
 
 /// The function of a slot; `None`: it comes with the arguments.

@@ -25,6 +25,8 @@
 //! The worker stores `asleep`, fences, looks once more, and waits on `bell`; the owner
 //! publishes, fences, and rings if it reads `asleep`. With the two fences one of them sees the
 //! other. Release and acquire alone lose wake-ups; `tests/loom.rs` shows that they do.
+//!
+//! Tasks with limits use some words more: see [`oversight`](crate::oversight).
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
@@ -159,6 +161,8 @@ pub struct Request {
     pub id: u64,
     /// A second number.
     pub aux: u64,
+    /// Of its frame: no other request of this channel has it.
+    pub position: u64,
 }
 
 /// The worker's end.
@@ -279,6 +283,7 @@ fn request_of(frame: &Frame) -> Request {
         attached: frame.kind & ATTACHED != 0,
         id: frame.id,
         aux: frame.aux,
+        position: frame.position,
     }
 }
 
@@ -301,7 +306,9 @@ mod tests {
         owner.requests.push(1 | IN_BLOCK, 7, 3, &[b"abc"]).unwrap().unwrap();
         let mut payload = vec![9];
         let request = worker.take(&mut payload).unwrap().unwrap();
-        assert_eq!(request, Request { kind: 1, in_block: true, attached: false, id: 7, aux: 3 });
+        let expected =
+            Request { kind: 1, in_block: true, attached: false, id: 7, aux: 3, position: 0 };
+        assert_eq!(request, expected);
         assert_eq!(payload, b"abc");
         assert_eq!(worker.take(&mut payload).unwrap(), None);
         worker.publish(2, 7, 0, &[b"d", b"ef"]).unwrap().unwrap();

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`pool`] | the owner's side: submit, wait, cancel, shut down |
 //! | [`supervisor`] | who starts, retires and replaces workers: a pure state machine |
+//! | [`limits`] | what a task may take, and what becomes of one that takes more: pure |
 //! | [`worker`] | the worker's side: next request, publish |
 //! | [`starter`] | how a worker comes to exist |
 //! | [`template`] | a process that forks workers on request, both sides of it |
@@ -18,6 +19,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod limits;
 pub mod pool;
 pub mod segment;
 pub mod spin;
@@ -29,6 +31,7 @@ pub mod template;
 pub mod wire;
 pub mod worker;
 
+pub use limits::{Cause, Death, TaskOptions};
 pub use pool::{Pool, PoolOptions};
 pub use task::{
     Body, Callable, Completion, Crash, Foreign, JoinHandle, Late, Outcome, Payload, Task, TaskId,

@@ -18,6 +18,11 @@
 //! | ready | takes tasks | `Spent` | retiring | `Retire` |
 //! | | | `Exited` | vacant | `Recover` |
 //! | retiring | told to end | `Exited` | vacant | `Recover` |
+//! | any but vacant | | `Overdue` | retiring | `Dump` |
+//! | | | `Condemned` | retiring | `Kill` |
+//!
+//! (`Overdue` and `Condemned` come from a task that passed its limits, or that somebody wants
+//! ended; see [`limits`](crate::limits).)
 //!
 //! While any seat is taken, failed starts do not break the pool: it goes on with whom it has, and
 //! *holds*: starts nobody, until one is ready or has ended, which may have made room.
@@ -86,6 +91,10 @@ pub enum Event {
     StartsLost(Vec<Incarnation>, String),
     /// The worker has had as many tasks as it may, and has answered all of them.
     Spent(Incarnation),
+    /// Its task is over its limits: the worker shall end, and say where it was.
+    Overdue(Incarnation),
+    /// The worker shall end at once, for its task's sake or since it did not when overdue.
+    Condemned(Incarnation),
     /// The worker's process has ended.
     Exited(Incarnation),
     /// No more tasks will come.
@@ -103,6 +112,8 @@ pub enum Instruction {
     Start(usize, Incarnation),
     /// Tell it to end in order.
     Retire(Incarnation),
+    /// Have it write down its stacks and end.
+    Dump(Incarnation),
     /// End it at once.
     Kill(Incarnation),
     /// Its process is gone: end its leases, one by one.
@@ -205,6 +216,8 @@ impl Supervisor {
                     todo.push(Instruction::Retire(one));
                 }
             }
+            Event::Overdue(one) => self.condemn(one, Instruction::Dump(one), &mut todo),
+            Event::Condemned(one) => self.condemn(one, Instruction::Kill(one), &mut todo),
             Event::Exited(one) => {
                 if let Some(seat) = self.seat_of(one) {
                     let was = std::mem::replace(&mut self.seats[seat], Seat::Vacant);
@@ -241,6 +254,13 @@ impl Supervisor {
 
     fn seat_of(&self, one: Incarnation) -> Option<usize> {
         self.seats.iter().position(|seat| seat.incarnation() == Some(one))
+    }
+
+    fn condemn(&mut self, one: Incarnation, how: Instruction, todo: &mut Vec<Instruction>) {
+        if let Some(seat) = self.seat_of(one) {
+            self.seats[seat] = Seat::Retiring(one);
+            todo.push(how);
+        }
     }
 
     fn start(&mut self, todo: &mut Vec<Instruction>) {
@@ -380,6 +400,20 @@ mod tests {
         assert_eq!(pool.handle(Event::SetupFailed(100, "boom".into())), [], "told once");
     }
 
+    #[test]
+    fn a_condemned_worker_is_replaced_once_it_is_gone() {
+        let mut pool = Supervisor::new(1, 100);
+        pool.handle(Event::Wanted);
+        pool.handle(Event::Ready(100));
+        assert_eq!(pool.handle(Event::Overdue(100)), [Instruction::Dump(100)]);
+        assert_eq!(pool.handle(Event::Wanted), [], "its seat is taken");
+        assert_eq!(pool.handle(Event::Spent(100)), [], "it is on its way out");
+        assert_eq!(pool.handle(Event::Condemned(100)), [Instruction::Kill(100)]);
+        assert_eq!(pool.handle(Event::Exited(100)), [Instruction::Recover(100)]);
+        assert_eq!(pool.handle(Event::Condemned(100)), [], "too late");
+        assert_eq!(pool.handle(Event::Wanted), [Instruction::Start(0, 101)]);
+    }
+
     fn event() -> impl Strategy<Value = Event> {
         let one = 100_u64..112;
         prop_oneof![
@@ -390,6 +424,8 @@ mod tests {
             1 => prop::collection::vec(one.clone(), 0..4)
                 .prop_map(|these| Event::StartsLost(these, "x".into())),
             2 => one.clone().prop_map(Event::Spent),
+            1 => one.clone().prop_map(Event::Overdue),
+            1 => one.clone().prop_map(Event::Condemned),
             4 => one.prop_map(Event::Exited),
             1 => Just(Event::Close),
             1 => Just(Event::Drained),
@@ -398,13 +434,15 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever comes in whatever order: an incarnation is started once, recovered at most
-        /// once and only after its start; nobody is started after the end; the pool breaks at
-        /// most once; it finishes once, with nobody left.
+        /// Whatever comes in whatever order: *an incarnation is started once*, *recovered at most
+        /// once and only after its start*; *who is told to end, or ended, is there*, and *only
+        /// its exit gives its seat to another*; *nobody is started after the end*; *the pool
+        /// breaks at most once*; *it finishes once, with nobody left*.
         #[test]
         fn invariants(events in prop::collection::vec(event(), 0..60)) {
             let mut pool = Supervisor::new(3, 100);
             let (mut started, mut gone) = (Vec::new(), Vec::new());
+            let mut condemned = Vec::new();
             let (mut broken, mut finished) = (0, 0);
             for event in events {
                 let refused: Vec<_> = match &event {
@@ -414,6 +452,9 @@ mod tests {
                 };
                 let refused: Vec<_> =
                     refused.into_iter().filter(|one| started.contains(one)).collect();
+                if let Event::Overdue(one) | Event::Condemned(one) = &event {
+                    condemned.extend(started.contains(one).then_some(*one));
+                }
                 let was_ended = pool.phase() > Phase::Closing;
                 for instruction in pool.handle(event) {
                     match instruction {
@@ -425,7 +466,11 @@ mod tests {
                             prop_assert!(started.contains(&one) && !gone.contains(&one));
                             gone.push(one);
                         }
-                        Instruction::Retire(one) | Instruction::Kill(one) => {
+                        Instruction::Retire(one) => {
+                            prop_assert!(started.contains(&one) && !gone.contains(&one));
+                            prop_assert!(!condemned.contains(&one) || pool.phase() == Phase::Ending);
+                        }
+                        Instruction::Kill(one) | Instruction::Dump(one) => {
                             prop_assert!(started.contains(&one) && !gone.contains(&one));
                         }
                         Instruction::Break(_) => broken += 1,

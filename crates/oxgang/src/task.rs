@@ -4,12 +4,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use oxgang_os::Result;
-use oxgang_os::process::Exit;
 use oxgang_shm::arena::Block;
 use oxgang_shm::channel::{ATTACHED, IN_BLOCK, Shape};
 
 use crate::store::{Blocks, Received, Store, Stored};
 use crate::wire;
+
+use crate::limits::{Death, TaskOptions, Tries};
 
 /// Number of a task, unique in this process.
 pub type TaskId = u64;
@@ -31,15 +32,15 @@ impl Callable {
     }
 }
 
-/// How a worker was lost, as much as is known.
+/// What a task was lost by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Crash {
-    /// The task that it had begun.
+    /// The task that a worker had begun.
     pub task: TaskId,
-    /// The worker's process number.
-    pub pid: i32,
-    /// How the process ended.
-    pub exit: Exit,
+    /// How that worker ended.
+    pub death: Death,
+    /// And those of the tries before, the first one first.
+    pub earlier: Vec<Death>,
 }
 
 /// What becomes of a task. Exactly one of these.
@@ -315,6 +316,8 @@ pub struct Task {
     pub(crate) callable: Arc<Callable>,
     pub(crate) payload: Payload,
     pub(crate) completion: Arc<dyn Completion>,
+    pub(crate) options: Option<Arc<TaskOptions>>,
+    pub(crate) tries: Option<Box<Tries>>,
 }
 
 impl Task {
@@ -326,7 +329,15 @@ impl Task {
         payload: impl Into<Payload>,
         completion: Arc<dyn Completion>,
     ) -> Self {
-        Self { id, callable, payload: payload.into(), completion }
+        let payload = payload.into();
+        Self { id, callable, payload, completion, options: None, tries: None }
+    }
+
+    /// With limits, or further tries.
+    #[must_use]
+    pub fn with_options(mut self, options: Option<Arc<TaskOptions>>) -> Self {
+        self.options = options.filter(|options| options.asks_for_something());
+        self
     }
 }
 

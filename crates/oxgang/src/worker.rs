@@ -4,10 +4,11 @@
 //! run its handlers and call again.
 
 use std::collections::HashMap;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use oxgang_os::clock;
 use oxgang_os::event::WakeUp;
 use oxgang_os::futex;
 use oxgang_os::link::Link;
@@ -15,6 +16,7 @@ use oxgang_os::segment::Segment;
 use oxgang_os::{Result, futex::Woken};
 use oxgang_shm::arena::Block;
 use oxgang_shm::channel::{AT_BELL, Request, WorkerEnd};
+use oxgang_shm::oversight::Oversight;
 use oxgang_shm::ring::Full;
 use oxgang_shm::watch::{self, WATCH_BYTES, Wake, Watch};
 
@@ -36,6 +38,9 @@ pub struct Worker {
     watch: Watch<Mapped>,
     watch_words: Mapped,
     driver: WakeUp,
+    page: Oversight<Mapped>,
+    /// The channel's segment, once more.
+    segment: Segment,
     requests: Arc<Blocks>,
     results: Arc<Store>,
     /// What the owner was sent and has not given back.
@@ -73,8 +78,13 @@ impl Worker {
         let watch_words = Mapped::new(pool.map(0, WATCH_BYTES)?);
         let end = WorkerEnd::open(channel.clone()).map_err(std::io::Error::other)?;
         let shape = end.shape();
+        let same = Segment::adopt(segment.as_fd().try_clone_to_owned()?)?;
+        let page = Oversight::new(channel.clone());
+        page.set_pid(std::process::id());
         Ok(Self {
             end,
+            page,
+            segment: same,
             channel,
             watch: Watch::new(watch_words.clone()),
             watch_words,
@@ -112,19 +122,23 @@ impl Worker {
         mut self,
         mut run: impl FnMut(&[u8], &[u8]) -> std::result::Result<Vec<u8>, Vec<u8>>,
     ) -> Result<()> {
-        let mut callables = vec![Vec::new(); wire::SLOTS];
+        let mut callables = vec![Vec::new(); wire::SLOTS + wire::FILTERS];
         loop {
             let Next::Request(request) = self.wait_next()? else { continue };
-            let slot = request.aux as usize % wire::SLOTS;
+            let slot = wire::slot(request.aux);
             match request.kind {
                 wire::TASK => {
                     self.fetch_payload()?;
+                    if request.aux & wire::OVERSEEN != 0 {
+                        self.page.begin(request.position, clock::now());
+                    }
                     let start = Instant::now();
                     let (kind, answer) = match run(&callables[slot], &self.payload) {
                         Ok(result) => (wire::RESULT, result),
                         Err(error) => (wire::FAILURE, error),
                     };
                     let nanoseconds = start.elapsed().as_nanos() as u64;
+                    self.page.end();
                     self.publish(kind, request.id, nanoseconds, &mut answer.into())?;
                 }
                 wire::DEFINE => callables[slot] = self.fetch_payload()?.to_vec(),
@@ -133,6 +147,21 @@ impl Worker {
                 _ => return Err(std::io::Error::other("a request of an unknown kind")),
             }
         }
+    }
+
+    /// What the owner of tasks with limits must know, and how it interrupts them. Whoever serves
+    /// requests by hand says there when one that is overseen begins and ends.
+    #[must_use]
+    pub fn oversight(&self) -> Oversight<Mapped> {
+        self.page.clone()
+    }
+
+    /// Where to write down the stacks of this process, right before it ends for that.
+    ///
+    /// # Errors
+    /// If there is no descriptor left, or no `/proc`.
+    pub fn stacks(&self) -> Result<OwnedFd> {
+        self.segment.writer_at(wire::STACKS)
     }
 
     /// How many bytes the last request has.
@@ -205,7 +234,9 @@ impl Worker {
             let limit = self.results.has_slack().then_some(IDLE);
             match self.sleep(limit, |worker| worker.end.has_request()) {
                 Woken::Signal => return Ok(Next::Signal),
-                Woken::TimeUp => drop(self.results.trim()?),
+                Woken::TimeUp => {
+                    let _kept = self.results.trim(); // what cannot be given back stays warm
+                }
                 Woken::Maybe => {}
             }
         }
@@ -302,7 +333,9 @@ impl Worker {
             }
         }
         let piled_up = self.end.responses_pile_up().map_err(std::io::Error::other)?;
-        match self.watch.after_publish(!self.end.has_request(), piled_up || !published) {
+        // another try is the driver's to arrange, whoever else waits for what
+        let pressing = piled_up || !published || kind == wire::AGAIN;
+        match self.watch.after_publish(!self.end.has_request(), pressing) {
             Wake::Nobody => {}
             Wake::Leader => {
                 futex::wake(self.watch_words.futex_word(watch::AT_BELL), 1);

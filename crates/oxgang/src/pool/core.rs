@@ -1,21 +1,24 @@
 //! What a pool knows, and its every move: queue, workers, sending, taking in, recovery. One
 //! lock around it; nothing in here waits.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use oxgang_os::Result;
 use oxgang_os::event::WakeUp;
-use oxgang_os::process::{Exit, Process};
+use oxgang_os::memory::OutOfMemory;
+use oxgang_os::process::Process;
 use oxgang_os::segment::Segment;
 use oxgang_shm::ring::FIRST_INCARNATION;
 use oxgang_shm::watch::{Interest, Watch};
 
 use super::life::{Answer, Life, Sent};
+use crate::limits::{Moment, NEVER};
 use crate::segment::Mapped;
 use crate::store::Store;
 use crate::supervisor::{Event, Incarnation, Instruction, Phase, Supervisor};
-use crate::task::{Completion, Crash, Late, Outcome, Payload, Task, TaskId};
+use crate::task::{Completion, Late, Outcome, Payload, Task, TaskId};
 use crate::wire;
 
 /// Work that a worker should have ahead of it, so that it need not wait for the next task.
@@ -25,6 +28,8 @@ const MOST_AHEAD: u64 = 512;
 /// Tasks that may be queued behind others before the queue's state is looked at again.
 const LOOK_EVERY: usize = 16;
 
+/// After this long without an answer the pool tidies up.
+const TIDY: Duration = Duration::from_secs(1);
 /// Of so many tasks at the front of the queue the payloads are made ahead, if there is room.
 const MADE_AHEAD: usize = 64;
 
@@ -35,18 +40,33 @@ pub struct Counters {
     pub submitted: u64,
     /// Tasks that were answered, by a result or by an error.
     pub answered: u64,
-    /// Tasks that were lost with their worker.
+    /// Tasks that were lost with their worker, each time that they were.
     pub lost: u64,
+    /// Tasks whose worker was ended for their sake: by a limit, or since somebody wanted it.
+    pub stopped: u64,
+    /// Further tries of tasks.
+    pub retried: u64,
     /// Tasks that were taken back and sent elsewhere.
     pub moved: u64,
     /// Workers that were started.
     pub started: u64,
-    /// Workers that ended without being told to.
+    /// Workers that ended without being told to, and without being ended by the pool.
     pub crashed: u64,
 }
 
 pub(super) struct Core {
     pub queue: VecDeque<Task>,
+    /// Tasks that are to be tried again, by when.
+    pub later: BTreeMap<(Moment, TaskId), Task>,
+    /// When the driver will look after limits and later tries, as it knows itself.
+    pub promised: Moment,
+    /// That has moved: it must be woken.
+    pub hurry: bool,
+    /// Whether any task has ever had options.
+    pub overseeing: bool,
+    pub out_of_memory: OutOfMemory,
+    /// The kernel's last kills for want of memory, and when they were noticed.
+    pub kills: (Moment, u64),
     pub lives: Vec<Life>,
     pub supervisor: Supervisor,
     pub counters: Counters,
@@ -68,9 +88,9 @@ pub(super) struct Core {
     /// Bytes of unfinished calls outside of the store.
     held: u64,
     /// Blocks have been used: when nothing happens for a while, there is something to tidy up.
-    pub untidy: bool,
-    /// The driver has been told of that.
-    pub untidy_said: bool,
+    untidy: bool,
+    /// Since when the driver has known of that, and how many answers there were then.
+    quiet: Option<(Instant, u64)>,
     wake: Arc<WakeUp>,
     /// Unfinished tasks that will ask for it, and waiters that do not lead.
     pub watched: isize,
@@ -95,6 +115,12 @@ impl Core {
     ) -> Self {
         Self {
             queue: VecDeque::new(),
+            later: BTreeMap::new(),
+            promised: NEVER,
+            hurry: false,
+            overseeing: false,
+            out_of_memory: OutOfMemory::watch(),
+            kills: (0, 0),
             lives: Vec::new(),
             supervisor: Supervisor::new(max_workers, FIRST_INCARNATION),
             counters: Counters::default(),
@@ -108,7 +134,7 @@ impl Core {
             room,
             held: 0,
             untidy: false,
-            untidy_said: false,
+            quiet: None,
             wake,
             watched: 0,
             interest: Interest::Idle,
@@ -180,7 +206,8 @@ impl Core {
 
     /// Nothing queued, nothing at a worker.
     pub fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.lives.iter().all(|life| life.sent.is_empty())
+        let here = self.queue.is_empty() && self.later.is_empty();
+        here && self.lives.iter().all(|life| life.sent.is_empty())
     }
 
     // -- taking in -----------------------------------------------------------------------
@@ -202,7 +229,7 @@ impl Core {
         }
     }
 
-    fn take_in_from(&mut self, index: usize) {
+    pub fn take_in_from(&mut self, index: usize) {
         let mut any = false;
         loop {
             match self.lives[index].answer() {
@@ -231,12 +258,22 @@ impl Core {
     fn accept(&mut self, index: usize, answer: Answer) {
         let life = &mut self.lives[index];
         match answer.kind {
-            wire::RESULT | wire::FAILURE => {
+            wire::RESULT | wire::FAILURE | wire::AGAIN => {
                 let Some(sent) = life.answered(answer.id) else {
-                    life.give_up(); // an answer to nothing
-                    return;
+                    if life.ending.is_none() {
+                        life.give_up(); // an answer to nothing
+                    }
+                    return; // or one that comes too late
                 };
+                life.overdue = false;
                 self.learn(answer.aux);
+                let sent = match answer.kind {
+                    wire::AGAIN => match self.try_again(sent) {
+                        Some(sent) => sent,
+                        None => return,
+                    },
+                    _ => sent,
+                };
                 self.counters.answered += 1;
                 self.untidy |= answer.body.has_blocks();
                 let outcome = if answer.kind == wire::RESULT {
@@ -259,6 +296,7 @@ impl Core {
             }
             wire::KEEP if life.keep(answer.id, answer.aux) => {}
             wire::RELEASE if life.release(answer.aux) => {}
+            _ if life.ending.is_some() => {} // of a task that has been told its end
             _ => life.give_up(),
         }
     }
@@ -274,7 +312,7 @@ impl Core {
     }
 
     /// The end of a task's way: its blocks are let go, and who waits is told.
-    fn finish(&mut self, task: Task, outcome: Outcome) {
+    pub fn finish(&mut self, task: Task, outcome: Outcome) {
         let Task { completion, payload, .. } = task;
         self.held -= payload.held();
         self.untidy |= payload.blocks().next().is_some();
@@ -312,17 +350,33 @@ impl Core {
     /// Whether the driver has to hear of something that it has not been told of.
     pub fn needs_driver(&mut self) -> bool {
         let late = !self.late_said && self.due().is_some();
-        let untidy = self.untidy && !self.untidy_said;
+        let untidy = self.untidy && self.quiet.is_none();
         self.late_said |= late;
-        self.untidy_said |= untidy;
-        late || untidy || !self.attention.is_empty()
+        let hurry = std::mem::take(&mut self.hurry);
+        late || untidy || hurry || !self.attention.is_empty()
+    }
+
+    /// When to tidy up, for the driver, if there is anything to; if that is now, it is done.
+    pub fn tidy(&mut self) -> Option<Duration> {
+        if !self.untidy && !self.lives.iter().any(|life| life.returns.any()) {
+            return None;
+        }
+        let answered = self.counters.answered;
+        let quiet = self.quiet.filter(|(_, before)| *before == answered);
+        let (since, _) = *self.quiet.insert(quiet.unwrap_or_else(|| (Instant::now(), answered)));
+        let left = TIDY.saturating_sub(since.elapsed());
+        if left.is_zero() {
+            self.tidy_up();
+            return None;
+        }
+        Some(left)
     }
 
     /// Nothing has happened for a while: blocks that nobody looks at any more go home, and what is
     /// free goes back to the kernel.
-    pub fn tidy_up(&mut self) -> Result<()> {
+    fn tidy_up(&mut self) {
         self.untidy = false;
-        self.untidy_said = false;
+        self.quiet = None;
         for life in &mut self.lives {
             // the next one is dropped when nobody may be looking
             life.returns.leave();
@@ -330,7 +384,7 @@ impl Core {
                 life.give_up();
             }
         }
-        self.store.trim().map(drop)
+        let _kept = self.store.trim(); // memory that cannot be given back stays warm
     }
 
     /// The task whose payload is to be made next: one that could be sent, or one of the next if
@@ -428,6 +482,7 @@ impl Core {
             .enumerate()
             .filter(|(_, life)| {
                 !life.retiring
+                    && !life.overdue
                     && life.sent.len() < credit
                     && self.tasks_per_worker.is_none_or(|limit| life.accepted < limit)
             })
@@ -440,12 +495,10 @@ impl Core {
     /// Sends a task, or gives it back. One that cannot be sent at all is told so.
     fn send(&mut self, index: usize, mut task: Task) -> Option<Task> {
         let held = task.payload.held();
-        let lacking = self.lives[index].lacks(&task.callable);
-        let mut callable = lacking.then(|| Payload::from(task.callable.bytes.clone()));
-        let settled = task.payload.settle(&self.store).and_then(|()| match &mut callable {
-            Some(callable) => callable.settle(&self.store),
-            None => Ok(()),
-        });
+        let mut lacking = self.lives[index].lacking(&task);
+        let lacked = lacking.iter_mut().flatten().map(|(_, _, payload)| payload);
+        let mut settled = std::iter::once(&mut task.payload).chain(lacked);
+        let settled = settled.try_for_each(|payload| payload.settle(&self.store));
         self.held -= held - task.payload.held();
         if let Err(error) = settled {
             let size = task.callable.bytes.len().max(task.payload.length());
@@ -453,7 +506,11 @@ impl Core {
             self.finish(task, Outcome::Broken(why.into()));
             return None;
         }
-        self.lives[index].send(task, callable.as_ref())
+        if let Some(options) = &task.options {
+            let look = options.first_look();
+            self.look_within(look);
+        }
+        self.lives[index].send(task, lacking)
     }
 
     /// Tasks begin in the order of their submission, as far as anybody can tell: a worker that
@@ -492,7 +549,7 @@ impl Core {
 
     /// Puts tasks that have not begun back to the front, in their old order. `back` has the
     /// last one first.
-    fn requeue(&mut self, back: Vec<Sent>) {
+    pub fn requeue(&mut self, back: Vec<Sent>) {
         for sent in back {
             self.queue.push_front(sent.task);
         }
@@ -506,6 +563,10 @@ impl Core {
             if let Some(task) = self.queue.remove(index) {
                 self.finish(task, Outcome::Cancelled);
             }
+            return true;
+        }
+        if let Some(task) = self.take_from_later(id) {
+            self.finish(task, Outcome::Cancelled);
             return true;
         }
         let sent = self.lives.iter_mut().find_map(|life| life.take_back_one(id));
@@ -523,7 +584,8 @@ impl Core {
                 self.finish(sent.task, Outcome::Cancelled);
             }
         }
-        for task in std::mem::take(&mut self.queue) {
+        let later = std::mem::take(&mut self.later).into_values();
+        for task in std::mem::take(&mut self.queue).into_iter().chain(later) {
             self.finish(task, Outcome::Cancelled);
         }
     }
@@ -540,6 +602,14 @@ impl Core {
                         life.stop();
                         if life.settle_debts().is_err() {
                             life.give_up();
+                        }
+                    }
+                }
+                Instruction::Dump(one) => {
+                    if let Some(life) = self.life(one) {
+                        life.retiring = true;
+                        if !life.dump() {
+                            self.handle(Event::Condemned(one));
                         }
                     }
                 }
@@ -578,7 +648,7 @@ impl Core {
         match self.life(one) {
             Some(life) => {
                 life.process = Some(Arc::new(process));
-                if killed {
+                if killed || life.doomed {
                     life.kill();
                 }
             }
@@ -611,10 +681,8 @@ impl Core {
         let back = life.take_back(usize::MAX);
         self.counters.moved += back.len() as u64;
         self.requeue(back);
-        for lost in life.sent.drain(..) {
-            self.counters.lost += 1;
-            let crash = Crash { task: lost.task.id, pid: 0, exit: Exit::Unknown };
-            self.finish(lost.task, Outcome::Crashed(crash));
+        for lost in std::mem::take(&mut life.sent) {
+            self.lost(&life, lost, false);
         }
         life.stop();
         let _nobody = life.settle_debts(); // nonsense there is of no concern any more
@@ -629,22 +697,16 @@ impl Core {
         self.take_in_from(index);
         let mut life = self.lives.swap_remove(index);
         self.watch.forget_spinners();
-        let orderly = life.retiring && !life.given_up;
-        if !orderly {
+        let orderly = life.retiring && !life.given_up && life.ending.is_none();
+        if !orderly && life.ending.is_none() {
             self.counters.crashed += 1;
         }
-        let pid = life.process.as_ref().map_or(0, |process| process.pid);
         let not_begun = life.not_begun();
         let begun = life.sent.len() - not_begun;
         let mut sent: Vec<Sent> = life.sent.drain(..).collect();
         let free = sent.split_off(begun);
         for lost in sent {
-            self.counters.lost += 1;
-            let outcome = match (&self.broken, orderly) {
-                (Some(why), true) => Outcome::Broken(why.clone()),
-                _ => Outcome::Crashed(Crash { task: lost.task.id, pid, exit: life.exit }),
-            };
-            self.finish(lost.task, outcome);
+            self.lost(&life, lost, orderly);
         }
         if let Some(why) = self.broken.clone() {
             for sent in free {
@@ -669,7 +731,8 @@ impl Core {
                 self.finish(sent.task, Outcome::Broken(why.clone()));
             }
         }
-        for task in std::mem::take(&mut self.queue) {
+        let later = std::mem::take(&mut self.later).into_values();
+        for task in std::mem::take(&mut self.queue).into_iter().chain(later) {
             self.finish(task, Outcome::Broken(why.clone()));
         }
     }

@@ -5,13 +5,16 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use oxgang_os::Result;
+use oxgang_os::clock;
 use oxgang_os::event::WakeUp;
 use oxgang_os::futex;
 use oxgang_os::process::{Exit, Process};
 use oxgang_os::segment::Segment;
 use oxgang_shm::channel::{AT_BELL, ATTACHED, IN_BLOCK, OwnerEnd, Shape};
+use oxgang_shm::oversight::{self, Oversight};
 use oxgang_shm::ring::Full;
 
+use crate::limits::{Cause, Limits, Moment};
 use crate::segment::Mapped;
 use crate::store::{Blocks, Received, Returns, Stored};
 use crate::supervisor::Incarnation;
@@ -21,12 +24,33 @@ use crate::wire;
 /// Room in the ring that is kept for the last frame: it must find its way in whatever the ring
 /// holds (a ring full of tasks that were taken back, say), for nobody would try again.
 const RESERVE: usize = 64;
+/// The most that is read of a worker's stacks.
+const STACKS_BYTES: usize = 1 << 18;
 
 /// A task that is at a worker.
 pub(super) struct Sent {
     pub task: Task,
     /// Its frame.
     pub position: u64,
+    /// If it has options.
+    pub overseen: Option<Box<Overseen>>,
+}
+
+/// What is known of a task with options at its worker.
+pub(super) struct Overseen {
+    sent: Moment,
+    /// When it began: no later than this.
+    began: Option<Moment>,
+    pub limits: Limits,
+}
+
+/// Why a worker is on its way out.
+pub(super) struct Ending {
+    /// The task that it is for.
+    pub position: u64,
+    pub cause: Cause,
+    /// If it has not ended by then, it is killed.
+    pub killed_at: Moment,
 }
 
 /// An answer: short bytes copied out, long ones where they are.
@@ -37,6 +61,9 @@ pub(super) struct Answer {
     pub body: Body,
 }
 
+/// What a task needs beside its payload and its worker lacks: a slot, and what is to be in it.
+pub(super) type Lacking = [Option<(usize, u64, Payload)>; 2];
+
 /// Why a worker's memory cannot be worked with any more.
 pub(super) type Spoilt = std::io::Error;
 
@@ -44,6 +71,7 @@ pub(super) type Spoilt = std::io::Error;
 pub(super) struct Life {
     pub incarnation: Incarnation,
     end: OwnerEnd<Mapped>,
+    page: Oversight<Mapped>,
     words: Mapped,
     segment: Segment,
     results: Arc<Blocks>,
@@ -61,6 +89,16 @@ pub(super) struct Life {
     pub retiring: bool,
     /// Ended by us for what it wrote, not told to end.
     pub given_up: bool,
+    /// Ended by us for a task's sake.
+    pub ending: Option<Ending>,
+    /// Its task is over its time: nothing is queued behind it.
+    pub overdue: bool,
+    /// To be killed as soon as there is a process to kill.
+    pub doomed: bool,
+    /// The most memory that it ever had, if that was looked at.
+    pub peak: Option<u64>,
+    /// Blocks that it may still read, of tasks that have been told their end.
+    pub held: Vec<Arc<Stored>>,
     /// Tasks sent to it and not taken back.
     pub accepted: u64,
     /// Blocks of callables that it may not have read yet, by their frames.
@@ -84,17 +122,23 @@ impl Life {
         Ok(Self {
             incarnation,
             end,
+            page: Oversight::new(words.clone()),
             words,
             segment,
             results,
             returns: Returns::with_bell(bell.clone()),
             sent: VecDeque::new(),
-            slots: vec![0; wire::SLOTS],
+            slots: vec![0; wire::SLOTS + wire::FILTERS],
             process: None,
             exit: Exit::Unknown,
             ready: false,
             retiring: false,
             given_up: false,
+            ending: None,
+            overdue: false,
+            doomed: false,
+            peak: None,
+            held: Vec::new(),
             accepted: 0,
             callables: Vec::new(),
             kept: Vec::new(),
@@ -107,32 +151,44 @@ impl Life {
         &self.segment
     }
 
+    /// Its process number: by its own word, as long as nobody else has given one.
+    pub fn pid(&self) -> Option<i32> {
+        self.process.as_ref().map(|process| process.pid).or_else(|| self.page.pid())
+    }
+
     pub fn seems_asleep(&self) -> bool {
         self.end.seems_asleep()
     }
 
-    /// Whether the worker has yet to be sent this callable.
-    pub fn lacks(&self, callable: &Callable) -> bool {
-        self.slots[callable.id as usize % wire::SLOTS] != callable.id
+    /// What has yet to be sent before the task.
+    pub fn lacking(&self, task: &Task) -> Lacking {
+        needs(task).map(|need| {
+            let (slot, callable) = need.filter(|(slot, one)| self.slots[*slot] != one.id)?;
+            Some((slot, callable.id, Payload::from(callable.bytes.clone())))
+        })
     }
 
-    /// Sends a task, and before it its callable if the worker lacks it, which must have been
-    /// settled (so must the task's own payload). Gives the task back if there is no room now, or
-    /// the worker had to be given up.
-    pub fn send(&mut self, task: Task, callable: Option<&Payload>) -> Option<Task> {
-        let slot = task.callable.id as usize % wire::SLOTS;
-        if let Some(callable) = callable {
-            let id = task.callable.id;
-            let Ok(position) = self.push(wire::DEFINE, id, slot as u64, callable) else {
+    /// Sends a task, and before it what it needs and the worker lacks. All of it must have been
+    /// settled. Gives the task back if there is no room now, or the worker had to be given up.
+    pub fn send(&mut self, task: Task, lacking: Lacking) -> Option<Task> {
+        for (slot, id, callable) in lacking.iter().flatten() {
+            let Ok(position) = self.push(wire::DEFINE, *id, *slot as u64, callable) else {
                 return Some(task);
             };
-            self.slots[slot] = id;
+            self.slots[*slot] = *id;
             self.callables.extend(callable.blocks().map(|block| (position, block.clone())));
         }
-        match self.push(wire::TASK, task.id, slot as u64, &task.payload) {
+        let [function, filter] = needs(&task).map(|need| need.map_or(0, |(slot, _)| slot as u64));
+        let overseen = task
+            .options
+            .as_ref()
+            .map(|_| Box::new(Overseen { sent: clock::now(), began: None, limits: Limits::new() }));
+        let flag = if overseen.is_some() { wire::OVERSEEN } else { 0 };
+        let aux = function | filter << 16 | flag;
+        match self.push(wire::TASK, task.id, aux, &task.payload) {
             Ok(position) => {
                 self.accepted += 1;
-                self.sent.push_back(Sent { task, position });
+                self.sent.push_back(Sent { task, position, overseen });
                 None
             }
             Err(Full) => Some(task),
@@ -260,6 +316,72 @@ impl Life {
         self.kill();
     }
 
+    // -- limits --------------------------------------------------------------------------
+
+    /// When the first of its tasks began, if that has options: by the worker's word, as far as
+    /// that can be. `None`: it has not begun, or nobody watches it.
+    pub fn first_began(&mut self, now: Moment) -> Option<Moment> {
+        let first = self.sent.front_mut()?;
+        let overseen = first.overseen.as_mut()?;
+        if overseen.began.is_none() && self.end.requests.begun(first.position).unwrap_or(true) {
+            overseen.began = Some(now);
+        }
+        let latest = overseen.began?;
+        if let Some(told) = self.page.began(first.position) {
+            overseen.began = Some(told.clamp(overseen.sent.min(latest), latest));
+        }
+        overseen.began
+    }
+
+    /// How long the task had run, if that was watched.
+    pub fn ran(&self, sent: &Sent, now: Moment) -> Option<std::time::Duration> {
+        let overseen = sent.overseen.as_ref()?;
+        let latest = overseen.began.unwrap_or(now);
+        let told = self.page.began(sent.position).unwrap_or(latest);
+        let began = told.clamp(overseen.sent.min(latest), latest);
+        Some(std::time::Duration::from_nanos(now.saturating_sub(began)))
+    }
+
+    /// Whether the first task can be made to raise now.
+    pub fn can_ask(&self) -> bool {
+        let first = self.sent.front();
+        self.page.skills() & oversight::SOFT != 0
+            && first.is_some_and(|first| self.page.began(first.position).is_some())
+    }
+
+    /// Has the first task raise, if it still runs when the signal arrives.
+    pub fn ask(&mut self, limit: std::time::Duration) {
+        if let Some(first) = self.sent.front() {
+            self.page.interrupt(first.position, limit.as_nanos() as u64);
+            self.overdue = true;
+            self.signal(oxgang_os::process::soft_signal());
+        }
+    }
+
+    /// Has it write down its stacks and end; `false`: it cannot.
+    pub fn dump(&self) -> bool {
+        let can = self.process.is_some() && self.page.skills() & oversight::DUMP != 0;
+        if can {
+            self.signal(oxgang_os::process::dump_signal());
+        }
+        can
+    }
+
+    fn signal(&self, number: i32) {
+        if let Some(process) = &self.process {
+            // one that has just ended needs no signal
+            let _gone = process.signal(number);
+        }
+    }
+
+    /// What it has written down of its stacks; for when it has ended.
+    pub fn stacks(&self) -> String {
+        let bytes = self.segment.read_at(wire::STACKS, STACKS_BYTES).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    // ------------------------------------------------------------------------------------
+
     /// Whether the task has begun; `None` if it is not here.
     pub fn has_begun(&mut self, id: u64) -> Option<bool> {
         let position = self.sent.iter().find(|sent| sent.task.id == id)?.position;
@@ -306,13 +428,23 @@ impl Life {
         self.stop_owed = true;
     }
 
-    pub fn kill(&self) {
+    pub fn kill(&mut self) {
+        self.doomed = true;
         if let Some(process) = &self.process {
             // the only refusal left is a process that we may not signal, which we started
             let killed = process.kill();
             debug_assert!(killed.is_ok());
         }
     }
+}
+
+/// A task's callable and what tells its errors apart, with the slots for them.
+fn needs(task: &Task) -> [Option<(usize, &Arc<Callable>)>; 2] {
+    let filter = task.options.as_ref().and_then(|options| options.retry_on.as_ref());
+    [
+        Some((task.callable.id as usize % wire::SLOTS, &task.callable)),
+        filter.map(|filter| (wire::SLOTS + filter.id as usize % wire::FILTERS, filter)),
+    ]
 }
 
 #[cfg(test)]
@@ -336,7 +468,7 @@ mod tests {
             Life::new(FIRST_INCARNATION, &Payload::default(), &Arc::new(WakeUp::new().unwrap()))
                 .unwrap();
         for id in 1..=3 {
-            assert!(life.send(task(id), None).is_none());
+            assert!(life.send(task(id), [None, None]).is_none());
         }
         let head = 256; // of the requests, as the channel lays them out
         life.words.store(head, 1 << 50, Relaxed);
@@ -346,7 +478,7 @@ mod tests {
         let unsent = loop {
             // the position is looked at when the ring seems full
             filled += 1;
-            if let Some(task) = life.send(task(filled), None) {
+            if let Some(task) = life.send(task(filled), [None, None]) {
                 break task;
             }
         };

@@ -11,6 +11,7 @@
 
 mod core;
 mod life;
+mod oversee;
 
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -18,8 +19,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use oxgang_os::clock;
 use oxgang_os::event::{WakeUp, wait_readable};
 use oxgang_os::futex::{self, Woken};
+use oxgang_os::memory;
 use oxgang_os::process::{Exit, Process};
 use oxgang_os::segment::Segment;
 use oxgang_os::{Result, cpus};
@@ -27,6 +30,8 @@ use oxgang_shm::watch::{self, WATCH_BYTES, Watch};
 
 use self::core::Core;
 pub use self::core::Counters;
+use self::oversee::Measure;
+use crate::limits::{NEVER, TaskOptions};
 use crate::segment::Mapped;
 use crate::spin::{self, Spinner};
 use crate::starter::{Invitation, Notice, Starter};
@@ -37,8 +42,6 @@ use crate::task::{Callable, Completion, JoinHandle, Late, Outcome, Payload, Task
 /// Waits are cut into slices of this length: a signal may come in the moment between the last
 /// look and the sleep, and interrupts nothing then.
 const SLICE: Duration = Duration::from_millis(200);
-/// After this long without an answer the pool tidies up.
-const TIDY: Duration = Duration::from_secs(1);
 /// How long a process that has ended may take to be reaped by who started it.
 const REAPING: Duration = Duration::from_secs(2);
 
@@ -236,10 +239,24 @@ impl Pool {
         callable: &Arc<Callable>,
         payload: Vec<u8>,
     ) -> std::result::Result<(TaskId, Arc<JoinHandle>), Refused> {
+        self.spawn_with(None, callable, payload)
+    }
+
+    /// [`spawn`](Self::spawn) with limits, or further tries.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    pub fn spawn_with(
+        &self,
+        options: Option<Arc<TaskOptions>>,
+        callable: &Arc<Callable>,
+        payload: Vec<u8>,
+    ) -> std::result::Result<(TaskId, Arc<JoinHandle>), Refused> {
         let (id, handle) = (Self::next_task(), JoinHandle::new());
         let completion = handle.clone();
         self.watch_one_more();
-        let submitted = self.submit(Task::new(id, callable.clone(), payload, completion));
+        let submitted =
+            self.submit(Task::new(id, callable.clone(), payload, completion).with_options(options));
         if submitted.is_err() {
             self.watch_one_less();
         }
@@ -363,6 +380,24 @@ impl Pool {
             self.wake_leader();
         }
         cancelled
+    }
+
+    /// Ends a task: takes it back if it has not begun, and otherwise ends the worker that runs
+    /// it, and nothing else. Its completion is told at once: `Cancelled`, or `Crashed` with the
+    /// cause `Terminated`. `false`: it is done, and what became of it stands.
+    pub fn terminate(&self, id: TaskId) -> bool {
+        if self.forked() {
+            return false;
+        }
+        let mut core = self.core();
+        let terminated = core.terminate(id);
+        core.turn();
+        self.follow_up(core);
+        if terminated {
+            self.wake.ring(); // there is a process whose end is to be seen
+            self.wake_leader();
+        }
+        terminated
     }
 
     /// Whether a worker has begun the task. `false` also for a task that is done.
@@ -550,9 +585,19 @@ impl Pool {
     /// # Errors
     /// If the pool's own descriptors fail; the pool is dead then.
     pub fn turn(&self, limit: Option<Duration>) -> Result<Turn> {
-        let (processes, untidy) = {
+        let (processes, promised, tidy) = {
             let mut core = self.core();
             core.turn();
+            let looked = core.oversee();
+            if looked.acted {
+                core.turn();
+                self.wake_leader();
+            }
+            if !looked.measures.is_empty() {
+                drop(core);
+                self.measure(&looked.measures);
+                core = self.core();
+            }
             loop {
                 let starts = std::mem::take(&mut core.starts);
                 if starts.is_empty() {
@@ -569,14 +614,20 @@ impl Pool {
             if finished || !attention.is_empty() || late.is_some() {
                 return Ok(Turn { attention, late, finished });
             }
-            core.untidy |= core.lives.iter().any(|life| life.returns.any());
-            let untidy = core.untidy.then_some(core.counters.answered);
-            core.untidy_said = core.untidy;
+            core.hurry = false; // what it is about is seen to below
+            let tidy = core.tidy();
             let taken = core.lives.iter();
             let taken = taken.filter_map(|life| Some((life.incarnation, life.process.clone()?)));
-            (taken.collect::<Vec<_>>(), untidy)
+            (taken.collect::<Vec<_>>(), core.promised, tidy)
         };
-        let limit = if untidy.is_some() { Some(limit.unwrap_or(TIDY).min(TIDY)) } else { limit };
+        let limit = match promised {
+            NEVER => limit,
+            moment => {
+                let left = Duration::from_nanos(moment.saturating_sub(clock::now()));
+                Some(limit.map_or(left, |limit| limit.min(left)))
+            }
+        };
+        let limit = tidy.map_or(limit, |tidy| Some(limit.map_or(tidy, |limit| limit.min(tidy))));
         let notices = self.starter.notice_link();
         let mut fds: Vec<BorrowedFd<'_>> = vec![self.wake.as_fd()];
         fds.extend(processes.iter().map(|(_, process)| process.as_fd()));
@@ -584,12 +635,6 @@ impl Pool {
         let ready = wait_readable(&fds, limit)?;
         if ready[0] {
             self.wake.clear();
-        }
-        if untidy.is_some() && !ready.contains(&true) {
-            let mut core = self.core();
-            if untidy == Some(core.counters.answered) {
-                core.tidy_up()?;
-            }
         }
         self.take_notices();
         for ((one, process), _) in processes.iter().zip(&ready[1..]).filter(|(_, ended)| **ended) {
@@ -603,6 +648,26 @@ impl Pool {
             self.wake_leader();
         }
         Ok(Turn { attention: Vec::new(), late: None, finished: false })
+    }
+
+    /// Looks at the memory of workers whose tasks have a limit.
+    fn measure(&self, measures: &[Measure]) {
+        for measure in measures {
+            let resident = memory::resident(measure.pid);
+            let Some(mut used) = resident else { continue }; // it has ended
+            let over = used > measure.limit;
+            if over {
+                // what it shares with others is not its own: a closer look, which costs more
+                used = memory::proportional(measure.pid).unwrap_or(used);
+            }
+            let peak = if over { memory::peak(measure.pid) } else { None };
+            let mut core = self.core();
+            // the number is its own only if it is still there
+            let alive = core.life(measure.one).and_then(|life| life.process.clone());
+            if alive.is_some_and(|process| !process.ended()) {
+                core.measured(measure, used, peak);
+            }
+        }
     }
 
     fn take_notices(&self) {
@@ -663,7 +728,7 @@ impl Pool {
         let core = self.core();
         let state = |life: &life::Life| WorkerState {
             incarnation: life.incarnation,
-            pid: life.process.as_ref().map(|process| process.pid),
+            pid: life.pid(),
             ready: life.ready,
             tasks: life.sent.len(),
         };

@@ -4,16 +4,18 @@ What differs from the standard class is for the better, and on purpose: the deat
 costs the task that it ran (`WorkerCrashed`), and the pool goes on; data that cannot be rebuilt
 costs its own task (`PayloadError`). Both are `BrokenProcessPool`, so that handlers go on working.
 """
+# ruff: noqa: F822 - errors come by __getattr__
 
 import os
 import threading
 import weakref
 
-from oxgang import _core, _template
+from oxgang import _core, _options, _template
 from oxgang.concurrent.futures import _exit
 from oxgang.concurrent.futures._base import Executor, Future, cpu_count
 
 _SIGTERM = 15  # on every Linux; signal.py brings enum along
+_MOST_OPTIONS = 1024  # then they are made anew
 _KILLED = "the process pool was {how}; calls that were left are lost"
 
 
@@ -125,12 +127,24 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
         arena_bytes: Bytes of arguments of unfinished calls that are held for the workers at a
             time. A call that is submitted beyond keeps its arguments as they are, and is
             encoded when its turn comes: changes that are made to them meanwhile may be seen.
+        task_timeout: Seconds that a call may run, from when a worker begins it. Then
+            `TaskTimeout` is raised inside it.
+        timeout_grace: Seconds that it may go on after that; then its worker is ended, and its
+            future raises `TaskTimeout` with the stack.
+        memory_limit: Bytes that a worker may have while it runs a call, or a text such as
+            "2GiB"; beyond, it is ended, and the future raises `MemoryLimitExceeded`.
+        retries: How many more times a call is run that was lost with its worker.
+        retry_on: Exception classes for which it is run again too.
+
+    `arena_bytes` and what follows are oxgang's own. The limits and retries are what calls have
+    that are submitted by `submit` and `map`; see ``docs/limits.md``, and `submit_with` for single
+    calls; see ``docs/data.md`` for `arena_bytes`.
 
     Raises:
         ValueError: max_workers, max_tasks_per_child or arena_bytes is too small, or
-            max_tasks_per_child is given with the start method fork.
+            max_tasks_per_child is given with the start method fork; or a limit is out of range.
         TypeError: initializer cannot be called, or max_tasks_per_child or arena_bytes is no
-            integer.
+            integer, or something else is not what it should be.
     """
 
     def __init__(
@@ -142,6 +156,11 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
         *,
         max_tasks_per_child=None,
         arena_bytes=256 << 20,
+        task_timeout=None,
+        timeout_grace=None,
+        memory_limit=None,
+        retries=0,
+        retry_on=(),
     ):
         if max_workers is None:
             max_workers = cpu_count()
@@ -167,6 +186,14 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
                     "max_tasks_per_child is incompatible with the 'fork' multiprocessing start "
                     "method; supply a different mp_context."
                 )
+        self._options = _options.TaskOptions(
+            task_timeout,
+            timeout_grace=timeout_grace,
+            memory_limit=memory_limit,
+            retries=retries,
+            retry_on=retry_on,
+        )
+        self._known_options = {}
         self._max_workers = max_workers
         self._mp_context = context
         self._driver = None
@@ -186,6 +213,7 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
             method == "fork",
             setup,
             starter,
+            self._options.engine(),
         )
         # an executor that becomes garbage finishes what it has, and ends
         weakref.finalize(self, self._handle.close, False).atexit = False
@@ -198,6 +226,24 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
         driver.start()  # may be refused: then there is none, and the next submit tries again
         self._driver = driver
         _exit.watch(driver, self._handle)
+
+    def submit_with(self, options, fn, /, *args, **kwargs):
+        """`submit`, with options of this call's own.
+
+        Args:
+            options: An `oxgang.TaskOptions`; where it says nothing, the executor's count.
+            fn: And all the rest: as `submit`.
+
+        Raises:
+            TypeError: options is something else.
+        """
+        known = self._known_options.get(_options.checked(options))
+        if known is None:
+            known = options.over(self._options).engine() or _options.nothing()
+            if len(self._known_options) >= _MOST_OPTIONS:
+                self._known_options.clear()
+            self._known_options[options] = known
+        return self._submit_as(known, fn, *args, **kwargs)
 
     def map(self, fn, *iterables, timeout=None, chunksize=1, buffersize=None):
         """See `Executor.map`. `chunksize` is checked and otherwise left to the engine, which
@@ -249,8 +295,9 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
 
     def statistics(self):
         """Counts since the start (``submitted``, ``answered``, ``lost`` with their worker,
-        ``moved`` to another one, workers ``started`` and ``crashed``), ``held_bytes`` of
-        unfinished calls as of now, and ``workers``: a list of dicts with ``incarnation``,
+        ``stopped`` by a limit or by `terminate`, ``retried``, ``moved`` to another one, workers
+        ``started`` and ``crashed``), ``held_bytes`` of unfinished calls as of now, and
+        ``workers``: a list of dicts with ``incarnation``,
         ``pid``, ``ready`` and ``tasks`` at hand."""
         names = ("incarnation", "pid", "ready", "tasks")
         workers = [dict(zip(names, worker, strict=True)) for worker in self._handle.workers()]
@@ -271,11 +318,19 @@ def _refuse_while_importing_main():
 
 def __getattr__(name):
     # defined with the standard executor, whose import costs as much as a pool's start
-    if name in ("BrokenProcessPool", "PayloadError", "WorkerCrashed"):
+    if name in __all__:
         from oxgang import errors
 
         return getattr(errors, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-__all__ = ["BrokenProcessPool", "PayloadError", "ProcessPoolExecutor", "WorkerCrashed"]  # noqa: F822
+__all__ = [
+    "BrokenProcessPool",
+    "MemoryLimitExceeded",
+    "PayloadError",
+    "ProcessPoolExecutor",
+    "TaskTerminated",
+    "TaskTimeout",
+    "WorkerCrashed",
+]
