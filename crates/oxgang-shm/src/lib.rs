@@ -11,6 +11,7 @@
 //! | [`ring`] | one-to-one byte ring of frames; claim and revoke of a frame |
 //! | [`channel`] | two rings and a bell: everything between an owner and one worker |
 //! | [`watch`] | how a worker decides whom to wake in the owner |
+//! | [`sync`] | locks, semaphores, events, conditions, barriers that survive their users |
 //! | [`arena`] | who holds which part of a growing file of blocks |
 //!
 //! Words read from shared memory are input from a stranger: the peer may have died in the
@@ -22,6 +23,7 @@
 pub mod arena;
 pub mod channel;
 pub mod ring;
+pub mod sync;
 pub mod watch;
 pub mod words;
 
