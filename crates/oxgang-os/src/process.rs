@@ -138,6 +138,62 @@ pub fn spawn(
     Ok((Process::open(pid)?, ours))
 }
 
+/// This process, this thread: the kernel's numbers.
+#[must_use]
+pub fn own_numbers() -> (u32, u32) {
+    let pid = rustix::process::getpid().as_raw_nonzero().get();
+    let tid = rustix::thread::gettid().as_raw_nonzero().get();
+    (pid.unsigned_abs(), tid.unsigned_abs())
+}
+
+/// When a process started, in ticks since the machine did, and whether it is only waiting to be
+/// reaped. `None`: there is none with this number, or `/proc` is not there.
+fn standing(pid: u32) -> Option<(u64, bool)> {
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // the name in parentheses may itself hold any bytes
+    let after_name = stat.iter().rposition(|byte| *byte == b')')? + 2;
+    let text = std::str::from_utf8(stat.get(after_name..)?).ok()?;
+    let mut fields = text.split(' ');
+    let ended = matches!(fields.next()?, "Z" | "X" | "x");
+    // state is the third field, the start the twenty-second
+    Some((fields.nth(18)?.parse().ok()?, ended))
+}
+
+/// When a process started, in ticks since the machine did; 0: nobody knows.
+#[must_use]
+pub fn started(pid: u32) -> u64 {
+    standing(pid).map_or(0, |(start, _)| start)
+}
+
+/// Whether the process `pid` is alive, and the one that is meant: `is_it` says so by its start.
+/// A process that has ended and waits to be reaped is not alive. In doubt it is.
+#[must_use]
+pub fn lives(pid: u32, is_it: impl FnOnce(u64) -> bool) -> bool {
+    let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let Some(number) = number else { return false };
+    if rustix::process::test_kill_process(number) == Err(Errno::SRCH) {
+        return false;
+    }
+    match standing(pid) {
+        Some((start, _)) if !is_it(start) => false,
+        // the first thread of a process may have ended before others have
+        Some((_, true)) => {
+            Process::open(number.as_raw_nonzero().get()).is_ok_and(|process| !process.ended())
+        }
+        Some(_) => true,
+        // gone since the first question; or there is no /proc, then the first answer counts
+        None => standing(own_numbers().0).is_none(),
+    }
+}
+
+/// Whether the process has this thread. In doubt it has.
+#[must_use]
+pub fn has_thread(pid: u32, tid: u32) -> bool {
+    let path = format!("/proc/{pid}/task/{tid}");
+    !matches!(rustix::fs::access(path.as_str(), rustix::fs::Access::EXISTS), Err(Errno::NOENT))
+        || standing(own_numbers().0).is_none()
+}
+
 /// The owner's end of a line that ends other processes when the owner ends.
 ///
 /// It is the writing end of a pipe. While some process has it open, nothing happens; when the
@@ -231,6 +287,26 @@ mod tests {
         child.kill().unwrap();
         assert_eq!(wait(&child), Exit::Signal(9));
         child.kill().unwrap();
+    }
+
+    #[test]
+    fn life_is_told_from_number_start_and_thread() {
+        let (pid, tid) = own_numbers();
+        let start = started(pid);
+        assert!(start > 0);
+        assert!(lives(pid, |tick| tick == start));
+        assert!(!lives(pid, |tick| tick == start + 1), "another one with the same number");
+        assert!(has_thread(pid, tid));
+        let other = std::thread::spawn(|| own_numbers().1).join().unwrap();
+        assert!(!has_thread(pid, other));
+        let (child, _link) = cat();
+        let number = child.pid.unsigned_abs();
+        assert!(lives(number, |_| true));
+        child.kill().unwrap();
+        crate::event::wait_readable(&[child.as_fd()], Some(Duration::from_secs(30))).unwrap();
+        assert!(!lives(number, |_| true), "not reaped, but dead");
+        assert!(child.exit(true).is_some());
+        assert!(!lives(number, |_| true));
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod future;
 mod payload;
 mod pool;
 mod python;
+mod sync;
 mod template;
 mod threads;
 mod wait;
@@ -24,22 +25,30 @@ fn forked() {
     oxgang::forked();
 }
 
+/// Before a fork of this process: what it has may be another's as well from now on.
+#[pyfunction]
+fn forking() {
+    oxgang::sync::forking();
+}
+
 #[pymodule(gil_used = false)]
 mod _core {
     #[pymodule_export]
     use crate::cli::{CliStop, MapJob, Progress};
     #[pymodule_export]
-    use crate::forked;
-    #[pymodule_export]
     use crate::future::Future;
     #[pymodule_export]
     use crate::pool::{PoolHandle, ProcessPool, Sendable};
+    #[pymodule_export]
+    use crate::sync::{SharedBarrier, SharedCondition, SharedEvent, SharedLock, SharedSemaphore};
     #[pymodule_export]
     use crate::template::{Held, Invitation, Lifeline, Template, TemplateServer, hold_lifeline};
     #[pymodule_export]
     use crate::threads::{ThreadPool, ThreadQueue};
     #[pymodule_export]
     use crate::worker::work;
+    #[pymodule_export]
+    use crate::{forked, forking};
     #[pymodule_export]
     #[allow(non_upper_case_globals)]
     const __version__: &str = env!("CARGO_PKG_VERSION");

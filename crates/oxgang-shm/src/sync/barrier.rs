@@ -223,9 +223,7 @@ impl<W: Words + Clone> Barrier<W> {
     pub fn abort(&self, kernel: &impl Kernel) {
         loop {
             let word = self.word();
-            if word & STATES == BROKEN
-                || self.move_from(word, word & !STATES | BROKEN, kernel)
-            {
+            if word & STATES == BROKEN || self.move_from(word, word & !STATES | BROKEN, kernel) {
                 return;
             }
         }

@@ -1,4 +1,10 @@
-//! A lock that knows its owner: one word, and a second one for how deep a recursion is.
+//! A lock that knows its owner: one word, and beside it how deep a recursion is and who died.
+//!
+//! | word | holds |
+//! |---|---|
+//! | 0 | owner and state |
+//! | 8 | depth, of a recursive lock |
+//! | 16 | whose death made it abandoned |
 //!
 //! # States of the owner word
 //!
@@ -38,7 +44,7 @@ const HELD: u64 = 1;
 const AWAITED: u64 = 2;
 
 /// Bytes that a lock takes up.
-pub const LOCK_BYTES: usize = 16;
+pub const LOCK_BYTES: usize = 24;
 
 /// Looks at a held guard before the first sleep.
 const GLANCES: u32 = 64;
@@ -111,6 +117,9 @@ impl<W: Words> Lock<W> {
             if suspect {
                 suspect = !wait;
                 if !kernel.alive(if self.by_thread { owner } else { owner.process() }) {
+                    if tell {
+                        self.words.store(self.at + 16, owner.with(0), Relaxed);
+                    }
                     let (heir, taken) = if tell {
                         (HELD, Taken::Abandoned)
                     } else {
@@ -233,6 +242,12 @@ impl<W: Words> Lock<W> {
     pub fn owner(&self) -> Option<Who> {
         let owner = Who::of(self.words.load(self.at, Relaxed));
         owner.is_somebody().then_some(owner)
+    }
+
+    /// Whose death made it abandoned, the last time that it was.
+    #[must_use]
+    pub fn deceased(&self) -> Who {
+        Who::of(self.words.load(self.at + 16, Relaxed))
     }
 
     /// Whether it is free. An abandoned lock is not.

@@ -25,7 +25,7 @@
 //! | module | holds | words |
 //! |---|---|---|
 //! | [`who`] | a thread of a process, in one word | – |
-//! | [`lock`] | owner word, with or without recursion; also the guard of the others | 2 |
+//! | [`lock`] | owner word, with or without recursion; also the guard of the others | 3 |
 //! | [`nodes`] | who waits for, or holds, what: a table beside the objects | 3 each |
 //! | [`semaphore`] | a count, and what each process holds of it | 5 |
 //! | [`event`] | a flag with an epoch | 1 |

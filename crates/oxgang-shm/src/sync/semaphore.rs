@@ -103,6 +103,29 @@ impl<W: Words + Clone> Semaphore<W> {
         self.nodes.value(node)
     }
 
+    /// Takes a unit if there is one and nobody is at it. `None`: somebody is.
+    #[inline]
+    pub fn take_quickly(&self, me: Who, hold: Option<Node>, kernel: &impl Kernel) -> Option<bool> {
+        if !self.guard.try_take(me) {
+            return None;
+        }
+        self.finish_begun();
+        let word = self.count_word();
+        if word >= UNIT {
+            self.take_unit(word - UNIT, hold);
+        }
+        self.guard.unguard(kernel);
+        Some(word >= UNIT)
+    }
+
+    /// Under the guard: the count becomes `rest`, and `hold` gets a unit.
+    fn take_unit(&self, rest: u64, hold: Option<Node>) {
+        match hold.filter(|_| !self.are_signals()) {
+            Some(node) => self.commit(rest, node, (self.nodes.value(node) + 1).min(MOST_HELD)),
+            None => self.words.store(self.at + COUNT, rest, Relaxed),
+        }
+    }
+
     /// Takes a unit; `wait`: sleeping while there is none. `hold`: the caller's node.
     pub fn take(&self, me: Who, hold: Option<Node>, kernel: &impl Kernel, wait: bool) -> Taken {
         let (mut slept, mut suspect, mut from) = (0, !wait, None);
@@ -116,12 +139,7 @@ impl<W: Words + Clone> Semaphore<W> {
             let word = self.count_word();
             if word >= UNIT {
                 let rest = (word - UNIT) | slept;
-                match hold.filter(|_| !self.are_signals()) {
-                    Some(node) => {
-                        self.commit(rest, node, (self.nodes.value(node) + 1).min(MOST_HELD));
-                    }
-                    None => self.words.store(self.at + COUNT, rest, Relaxed),
-                }
+                self.take_unit(rest, hold);
                 self.guard.unguard(kernel);
                 // of several units given at once, only one wakes; so it wakes the next
                 if (slept != 0 || from.is_some()) && rest >= UNIT {
@@ -159,7 +177,29 @@ impl<W: Words + Clone> Semaphore<W> {
         most: u64,
         kernel: &impl Kernel,
     ) -> Result<(), TooMany> {
-        self.enter(me, kernel);
+        self.guard.guard(me, kernel);
+        self.give_guarded(hold, most, kernel)
+    }
+
+    /// Gives a unit if nobody is at it. `None`: somebody is.
+    #[inline]
+    pub fn give_quickly(
+        &self,
+        me: Who,
+        hold: Option<Node>,
+        most: u64,
+        kernel: &impl Kernel,
+    ) -> Option<Result<(), TooMany>> {
+        self.guard.try_take(me).then(|| self.give_guarded(hold, most, kernel))
+    }
+
+    fn give_guarded(
+        &self,
+        hold: Option<Node>,
+        most: u64,
+        kernel: &impl Kernel,
+    ) -> Result<(), TooMany> {
+        self.finish_begun();
         let word = self.count_word();
         if word / UNIT >= most {
             self.guard.unguard(kernel);
@@ -196,6 +236,10 @@ impl<W: Words + Clone> Semaphore<W> {
     /// Takes the guard, and ends what a dead holder began.
     fn enter(&self, me: Who, kernel: &impl Kernel) {
         self.guard.guard(me, kernel);
+        self.finish_begun();
+    }
+
+    fn finish_begun(&self) {
         if self.words.load(self.at + JOURNAL_NODE, Acquire) != 0 {
             self.carry_out();
         }

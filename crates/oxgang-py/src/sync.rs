@@ -1,0 +1,697 @@
+//! Locks and their kin between processes: `oxgang::sync` with Python's rules of waiting.
+//!
+//! What needs no waiting is tried with the interpreter held; all else without it. Signals are
+//! looked at when one comes and, in the main thread, after every slice, since one that came just
+//! before a sleep cannot end it.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use oxgang::segment::Mapped;
+use oxgang::sync::barrier::{Arrival, Enter, Passed};
+use oxgang::sync::{
+    Address, Barrier, Condition, Event, Lock, MOST, Node, Place, Semaphore, Taken, Wait, Who, Why,
+    me,
+};
+use pyo3::exceptions::{PyAssertionError, PyOSError, PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+
+use crate::wait;
+
+/// `(serial, slot, pid, fd)`; see [`Address`].
+type PyAddress = (u64, u32, u32, i32);
+
+const LOCK: u64 = 1;
+const SEMAPHORE: u64 = 2;
+const EVENT: u64 = 3;
+const CONDITION: u64 = 4;
+const BARRIER: u64 = 5;
+
+const RECURSIVE: u64 = 1;
+const TELLS: u64 = 2;
+const OWNED: u64 = 1 << 32;
+
+const RELEASED_TOO_OFTEN: &str = "semaphore or lock released too many times";
+
+/// A place that is new, or that of an address.
+fn place(
+    kind: u64,
+    constant: u64,
+    address: Option<PyAddress>,
+    inherited: Option<i32>,
+) -> PyResult<(Place, bool)> {
+    let Some((serial, slot, pid, fd)) = address else {
+        return Ok((Place::make(kind, constant)?, true));
+    };
+    let address = Address { serial, slot, pid, fd };
+    let place = Place::attach(address, kind, inherited).map_err(|error| {
+        PyOSError::new_err(format!(
+            "a lock, semaphore or the like did not arrive: process {pid}, which sent it, has ended \
+             or let go of it ({error}); keep it there until it is in use here"
+        ))
+    })?;
+    Ok((place, false))
+}
+
+fn address_of(place: &Place, inherit: bool) -> PyAddress {
+    let address = if inherit { place.show() } else { place.send() };
+    (address.serial, address.slot, address.pid, address.fd)
+}
+
+/// Waits without the interpreter. Gives what the wait gave, and what a signal handler raised.
+fn waiting<T: Send>(
+    py: Python<'_>,
+    words: &Mapped,
+    deadline: Option<Instant>,
+    work: impl FnOnce(&Wait<'_>) -> T + Send,
+) -> (T, Option<PyErr>) {
+    let own = me();
+    let in_main = own.tid() == own.pid();
+    py.detach(|| {
+        let raised = Cell::new(None);
+        let give_up = |why: Why| {
+            if why == Why::Slice && !in_main {
+                return false;
+            }
+            // no interpreter any more: nothing to wait for
+            let looked = Python::try_attach(|py| py.check_signals());
+            match looked {
+                Some(Ok(())) => false,
+                Some(Err(error)) => {
+                    raised.set(Some(error));
+                    true
+                }
+                None => true,
+            }
+        };
+        let result = work(&Wait::new(words, deadline, &give_up));
+        (result, raised.into_inner())
+    })
+}
+
+fn may_block(block: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+    block.map_or(Ok(true), |block| block.is_truthy())
+}
+
+/// What Python says about deaths.
+struct Deaths {
+    log: Py<PyAny>,
+    error: Py<PyAny>,
+    broken: Py<PyAny>,
+}
+
+fn deaths(py: Python<'_>) -> PyResult<&Deaths> {
+    static DEATHS: PyOnceLock<Deaths> = PyOnceLock::new();
+    DEATHS.get_or_try_init(py, || {
+        let module = py.import("oxgang.multiprocessing._deaths")?;
+        let of = |name: &str| -> PyResult<Py<PyAny>> { Ok(module.getattr(name)?.unbind()) };
+        Ok(Deaths { log: of("log")?, error: of("owner_died")?, broken: of("broken_barrier")? })
+    })
+}
+
+fn log_death(py: Python<'_>, object: &Bound<'_, PyAny>, dead: Who) -> PyResult<()> {
+    deaths(py)?.log.call1(py, (object, dead.pid()))?;
+    Ok(())
+}
+
+fn broken_barrier(py: Python<'_>, dead: Option<Who>) -> PyErr {
+    let made = deaths(py).and_then(|deaths| deaths.broken.call1(py, (dead.map(Who::pid),)));
+    made.map_or_else(|error| error, |error| PyErr::from_value(error.into_bound(py)))
+}
+
+/// A lock, recursive or not, that outlives its owner.
+#[pyclass(subclass, frozen, weakref, module = "oxgang._core")]
+pub struct SharedLock {
+    lock: Lock<Mapped>,
+    place: Place,
+    recursive: bool,
+    tells: bool,
+}
+
+impl SharedLock {
+    fn refused(&self) -> PyErr {
+        if self.recursive {
+            PyAssertionError::new_err("attempt to release recursive lock not owned by thread")
+        } else {
+            PyValueError::new_err(RELEASED_TOO_OFTEN)
+        }
+    }
+
+    fn is_mine(&self) -> bool {
+        self.lock.owner() == Some(me())
+    }
+
+    /// Takes it if that needs no waiting.
+    #[inline]
+    pub fn take_quickly(&self) -> bool {
+        let me = me();
+        if self.lock.try_take(me) {
+            if self.recursive {
+                self.lock.begin();
+            }
+            return true;
+        }
+        self.recursive && self.lock.deepen(me)
+    }
+
+    /// Gives it back.
+    #[inline]
+    pub fn give(&self) -> PyResult<()> {
+        let kernel = Wait::steadfast(self.place.words());
+        let given = if self.recursive {
+            self.lock.ascend(me(), &kernel)
+        } else {
+            self.lock.release(&kernel)
+        };
+        given.map_err(|_| self.refused())
+    }
+
+    /// Takes it for somebody who has to wait.
+    #[cold]
+    pub fn take_slowly(
+        slf: &Bound<'_, Self>,
+        wait: bool,
+        deadline: Option<Instant>,
+    ) -> PyResult<bool> {
+        let (py, this) = (slf.py(), slf.get());
+        let (taken, raised) = waiting(py, this.place.words(), deadline, |kernel| {
+            if wait {
+                this.lock.take(me(), kernel, this.tells)
+            } else {
+                this.lock.take_now(me(), kernel, this.tells)
+            }
+        });
+        Self::after(slf, taken, raised)
+    }
+
+    fn after(slf: &Bound<'_, Self>, taken: Taken, raised: Option<PyErr>) -> PyResult<bool> {
+        let (py, this) = (slf.py(), slf.get());
+        let dead = match taken {
+            Taken::No => return raised.map_or(Ok(false), Err),
+            Taken::Abandoned => {
+                let pid = this.lock.deceased().pid();
+                let error = deaths(py)?.error.call1(py, (slf, pid))?;
+                return Err(PyErr::from_value(error.into_bound(py)));
+            }
+            Taken::FromDead(dead) => Some(dead),
+            Taken::Yes => None,
+        };
+        if this.recursive {
+            this.lock.begin();
+        }
+        let logged = dead.map_or(Ok(()), |dead| log_death(py, slf.as_any(), dead));
+        match raised.map_or(logged, Err) {
+            Ok(()) => Ok(true),
+            Err(error) => {
+                this.give()?;
+                Err(error)
+            }
+        }
+    }
+}
+
+#[pymethods]
+impl SharedLock {
+    #[new]
+    #[pyo3(signature = (recursive, tells, address=None, inherited=None))]
+    fn new(
+        recursive: bool,
+        tells: bool,
+        address: Option<PyAddress>,
+        inherited: Option<i32>,
+    ) -> PyResult<Self> {
+        let constant = (u64::from(recursive) * RECURSIVE) | (u64::from(tells) * TELLS);
+        let (place, _) = place(LOCK, constant, address, inherited)?;
+        let (recursive, tells) = (place.constant & RECURSIVE != 0, place.constant & TELLS != 0);
+        let (words, at) = (place.words().clone(), place.at);
+        let lock = if recursive { Lock::recursive(words, at) } else { Lock::new(words, at) };
+        Ok(Self { lock, place, recursive, tells })
+    }
+
+    /// Takes it; `block=False`, or a time limit in seconds.
+    #[pyo3(signature = (block=None, timeout=None))]
+    fn acquire(
+        slf: &Bound<'_, Self>,
+        block: Option<&Bound<'_, PyAny>>,
+        timeout: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<bool> {
+        if slf.get().take_quickly() {
+            return Ok(true);
+        }
+        let block = may_block(block)?;
+        let deadline = if block { wait::deadline(timeout)? } else { None };
+        Self::take_slowly(slf, block, deadline)
+    }
+
+    /// Gives it back.
+    fn release(&self) -> PyResult<()> {
+        self.give()
+    }
+
+    fn __enter__(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        if slf.get().take_quickly() {
+            return Ok(true);
+        }
+        Self::take_slowly(slf, true, None)
+    }
+
+    #[pyo3(signature = (*_args))]
+    fn __exit__(&self, _args: &Bound<'_, pyo3::types::PyTuple>) -> PyResult<()> {
+        self.give()
+    }
+
+    /// Takes it although its owner died.
+    #[pyo3(signature = (timeout=None))]
+    fn recover(slf: &Bound<'_, Self>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+        let this = slf.get();
+        let deadline = wait::deadline(timeout)?;
+        let (taken, raised) = waiting(slf.py(), this.place.words(), deadline, |kernel| {
+            this.lock.recover(me(), kernel)
+        });
+        Self::after(slf, taken, raised)
+    }
+
+    fn _is_mine(&self) -> bool {
+        self.is_mine()
+    }
+
+    /// How often this process has taken it.
+    fn _count(&self) -> u64 {
+        match self.lock.owner() {
+            Some(owner) if owner.same_process(me()) => {
+                if self.recursive {
+                    self.lock.depth()
+                } else {
+                    1
+                }
+            }
+            _ => 0,
+        }
+    }
+
+    fn _is_zero(&self) -> bool {
+        !self.lock.is_free()
+    }
+
+    fn _get_value(&self) -> u64 {
+        self.lock.is_free().into()
+    }
+
+    /// `(pid, thread)` of who holds it.
+    fn _owner(&self) -> Option<(u32, u32)> {
+        self.lock.owner().map(|owner| (owner.pid(), owner.tid()))
+    }
+
+    fn _address(&self, inherit: bool) -> PyAddress {
+        address_of(&self.place, inherit)
+    }
+
+    fn _identity(&self) -> (u64, u32) {
+        self.place.identity()
+    }
+}
+
+/// A semaphore whose units come back when their holder dies.
+#[pyclass(subclass, frozen, weakref, module = "oxgang._core")]
+pub struct SharedSemaphore {
+    semaphore: Semaphore<Mapped>,
+    place: Place,
+    most: u64,
+    owned: bool,
+    /// Fork generation above, number of our node plus one below; 0 below: not asked yet; all
+    /// ones below: there is none.
+    hold: AtomicU64,
+}
+
+const NO_NODE: u64 = u32::MAX as u64;
+
+impl SharedSemaphore {
+    fn hold(&self) -> Option<Node> {
+        if !self.owned {
+            return None;
+        }
+        let generation = oxgang::generation() << 32;
+        let known = self.hold.load(Ordering::Relaxed);
+        let number = if known >> 32 == generation >> 32 && known & NO_NODE != 0 {
+            known & NO_NODE
+        } else {
+            let kernel = Wait::steadfast(self.place.words());
+            let node = self.semaphore.holding(me(), &kernel);
+            let number = node.map_or(NO_NODE, |node| u64::from(node.0) + 1);
+            self.hold.store(generation | number, Ordering::Relaxed);
+            number
+        };
+        (number != NO_NODE).then(|| Node((number - 1) as u32))
+    }
+
+    fn take_slowly(slf: &Bound<'_, Self>, wait: bool, deadline: Option<Instant>) -> PyResult<bool> {
+        let (py, this) = (slf.py(), slf.get());
+        let hold = this.hold();
+        let (taken, raised) = waiting(py, this.place.words(), deadline, |kernel| {
+            this.semaphore.take(me(), hold, kernel, wait)
+        });
+        let logged = match taken {
+            Taken::No | Taken::Abandoned => return raised.map_or(Ok(false), Err),
+            Taken::Yes => Ok(()),
+            Taken::FromDead(dead) => log_death(py, slf.as_any(), dead),
+        };
+        match raised.map_or(logged, Err) {
+            Ok(()) => Ok(true),
+            Err(error) => {
+                this.give(py)?;
+                Err(error)
+            }
+        }
+    }
+
+    fn take(slf: &Bound<'_, Self>) -> bool {
+        let this = slf.get();
+        let kernel = Wait::steadfast(this.place.words());
+        this.semaphore.take_quickly(me(), this.hold(), &kernel) == Some(true)
+    }
+
+    fn give(&self, py: Python<'_>) -> PyResult<()> {
+        let hold = self.hold();
+        let (given, raised) = waiting(py, self.place.words(), None, |kernel| {
+            self.semaphore.give(me(), hold, self.most, kernel)
+        });
+        given.map_err(|_| PyValueError::new_err(RELEASED_TOO_OFTEN))?;
+        raised.map_or(Ok(()), Err)
+    }
+}
+
+#[pymethods]
+impl SharedSemaphore {
+    #[new]
+    #[pyo3(signature = (value, most, owned, address=None, inherited=None))]
+    fn new(
+        value: i64,
+        most: i64,
+        owned: bool,
+        address: Option<PyAddress>,
+        inherited: Option<i32>,
+    ) -> PyResult<Self> {
+        let number = |number: i64| u64::try_from(number).ok().filter(|number| *number <= MOST);
+        let (Some(value), Some(most)) = (number(value), number(most)) else {
+            return Err(PyValueError::new_err(format!(
+                "the value of a semaphore is a number from 0 to {MOST}"
+            )));
+        };
+        let constant = most | (u64::from(owned) * OWNED);
+        let (place, is_new) = place(SEMAPHORE, constant, address, inherited)?;
+        let (most, owned) = (place.constant & (OWNED - 1), place.constant & OWNED != 0);
+        let semaphore = Semaphore::new(place.words().clone(), place.at, place.slot, place.nodes());
+        if is_new {
+            semaphore.set_up(value);
+        }
+        Ok(Self { semaphore, place, most, owned, hold: AtomicU64::new(0) })
+    }
+
+    /// Takes a unit; `block=False`, or a time limit in seconds.
+    #[pyo3(signature = (block=None, timeout=None))]
+    fn acquire(
+        slf: &Bound<'_, Self>,
+        block: Option<&Bound<'_, PyAny>>,
+        timeout: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<bool> {
+        if Self::take(slf) {
+            return Ok(true);
+        }
+        let block = may_block(block)?;
+        let deadline = if block { wait::deadline(timeout)? } else { None };
+        Self::take_slowly(slf, block, deadline)
+    }
+
+    /// Gives a unit.
+    fn release(&self, py: Python<'_>) -> PyResult<()> {
+        let kernel = Wait::steadfast(self.place.words());
+        match self.semaphore.give_quickly(me(), self.hold(), self.most, &kernel) {
+            Some(given) => given.map_err(|_| PyValueError::new_err(RELEASED_TOO_OFTEN)),
+            None => self.give(py),
+        }
+    }
+
+    fn __enter__(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        if Self::take(slf) { Ok(true) } else { Self::take_slowly(slf, true, None) }
+    }
+
+    #[pyo3(signature = (*_args))]
+    fn __exit__(&self, py: Python<'_>, _args: &Bound<'_, pyo3::types::PyTuple>) -> PyResult<()> {
+        self.release(py)
+    }
+
+    #[getter]
+    fn maxvalue(&self) -> u64 {
+        self.most
+    }
+
+    fn _get_value(&self) -> u64 {
+        self.semaphore.count()
+    }
+
+    fn _is_zero(&self) -> bool {
+        self.semaphore.count() == 0
+    }
+
+    /// How many units this process holds, as far as they are counted.
+    fn _count(&self) -> u64 {
+        self.hold().map_or(0, |node| self.semaphore.held(node))
+    }
+
+    fn _address(&self, inherit: bool) -> PyAddress {
+        address_of(&self.place, inherit)
+    }
+
+    fn _identity(&self) -> (u64, u32) {
+        self.place.identity()
+    }
+}
+
+/// A flag to wait for.
+#[pyclass(subclass, frozen, weakref, module = "oxgang._core")]
+pub struct SharedEvent {
+    event: Event<Mapped>,
+    place: Place,
+}
+
+#[pymethods]
+impl SharedEvent {
+    #[new]
+    #[pyo3(signature = (address=None, inherited=None))]
+    fn new(address: Option<PyAddress>, inherited: Option<i32>) -> PyResult<Self> {
+        let (place, _) = place(EVENT, 0, address, inherited)?;
+        Ok(Self { event: Event::new(place.words().clone(), place.at), place })
+    }
+
+    /// Whether it is set.
+    fn is_set(&self) -> bool {
+        self.event.is_set()
+    }
+
+    /// Sets it.
+    fn set(&self) {
+        self.event.set(&Wait::steadfast(self.place.words()));
+    }
+
+    /// Unsets it.
+    fn clear(&self) {
+        self.event.clear();
+    }
+
+    /// Waits until it is set; a time limit in seconds.
+    #[pyo3(signature = (timeout=None))]
+    fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+        if self.event.is_set() {
+            return Ok(true);
+        }
+        let deadline = wait::deadline(timeout)?;
+        let (set, raised) = waiting(py, self.place.words(), deadline, |kernel| {
+            self.event.wait(self.event.epoch(), kernel)
+        });
+        raised.map_or(Ok(set), Err)
+    }
+
+    fn _address(&self, inherit: bool) -> PyAddress {
+        address_of(&self.place, inherit)
+    }
+}
+
+/// Waiting until told, with a lock that the users bring.
+#[pyclass(frozen, weakref, module = "oxgang._core")]
+pub struct SharedCondition {
+    condition: Condition<Mapped>,
+    place: Place,
+}
+
+#[pymethods]
+impl SharedCondition {
+    #[new]
+    #[pyo3(signature = (address=None, inherited=None))]
+    fn new(address: Option<PyAddress>, inherited: Option<i32>) -> PyResult<Self> {
+        let (place, _) = place(CONDITION, 0, address, inherited)?;
+        let condition = Condition::new(place.words().clone(), place.at, place.slot, place.nodes());
+        Ok(Self { condition, place })
+    }
+
+    /// Gives the lock back, waits until called, takes the lock again.
+    fn wait(
+        &self,
+        lock: &Bound<'_, SharedLock>,
+        timeout: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<bool> {
+        let (py, held, me) = (lock.py(), lock.get(), me());
+        if !held.is_mine() {
+            return Err(PyAssertionError::new_err("must acquire() condition before using wait()"));
+        }
+        let deadline = wait::deadline(timeout)?;
+        let depth = if held.recursive { held.lock.depth() } else { 1 };
+        let words = self.place.words();
+        let node = self.condition.enter(me, &Wait::steadfast(words)).ok_or_else(|| {
+            PyRuntimeError::new_err("too many wait for conditions and barriers of one process")
+        })?;
+        let ((called, released), raised) = waiting(py, words, deadline, |kernel| {
+            let released = held.lock.release(&Wait::steadfast(held.place.words()));
+            (self.condition.wait(node, me, kernel), released)
+        });
+        let again = SharedLock::take_slowly(lock, true, None);
+        // under the lock, so that nobody who calls meets a node that changes hands
+        self.condition.leave(node);
+        again?;
+        if held.recursive {
+            held.lock.set_depth(depth);
+        }
+        released.map_err(|_| held.refused())?;
+        raised.map_or(Ok(called), Err)
+    }
+
+    /// Calls up to `n` of those who wait.
+    fn notify(&self, py: Python<'_>, lock: &Bound<'_, SharedLock>, n: u64) -> PyResult<()> {
+        if !lock.get().is_mine() {
+            return Err(PyAssertionError::new_err("lock is not owned"));
+        }
+        let me = me();
+        py.detach(|| self.condition.call(n, me, &Wait::steadfast(self.place.words())));
+        Ok(())
+    }
+
+    /// How many wait.
+    fn waiters(&self) -> usize {
+        self.condition.waiters()
+    }
+
+    fn _address(&self, inherit: bool) -> PyAddress {
+        address_of(&self.place, inherit)
+    }
+}
+
+/// Waiting until a number of parties have come.
+#[pyclass(frozen, weakref, module = "oxgang._core")]
+pub struct SharedBarrier {
+    barrier: Barrier<Mapped>,
+    place: Place,
+}
+
+impl SharedBarrier {
+    fn act(&self, py: Python<'_>, arrival: Arrival, action: &Bound<'_, PyAny>) -> PyResult<()> {
+        let kernel = Wait::steadfast(self.place.words());
+        if !action.is_none()
+            && let Err(error) = action.call0()
+        {
+            self.barrier.abort(&kernel);
+            return Err(error);
+        }
+        if self.barrier.open(&arrival, &kernel) { Ok(()) } else { Err(broken_barrier(py, None)) }
+    }
+}
+
+#[pymethods]
+impl SharedBarrier {
+    #[new]
+    #[pyo3(signature = (parties, address=None, inherited=None))]
+    fn new(parties: u32, address: Option<PyAddress>, inherited: Option<i32>) -> PyResult<Self> {
+        let (place, is_new) = place(BARRIER, parties.into(), address, inherited)?;
+        let barrier = Barrier::new(place.words().clone(), place.at, place.slot, place.nodes());
+        if is_new {
+            barrier.set_up(parties.into());
+        }
+        Ok(Self { barrier, place })
+    }
+
+    /// Waits for the other parties; which in order this one was.
+    fn wait(
+        &self,
+        py: Python<'_>,
+        action: &Bound<'_, PyAny>,
+        timeout: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<u32> {
+        let deadline = wait::deadline(timeout)?;
+        let (me, words) = (me(), self.place.words());
+        let (entered, raised) =
+            waiting(py, words, deadline, |kernel| self.barrier.enter(me, kernel));
+        let arrival = match entered {
+            Enter::Act(arrival) => {
+                let acted = raised.map_or_else(
+                    || self.act(py, arrival, action),
+                    |error| {
+                        self.barrier.abort(&Wait::steadfast(words));
+                        Err(error)
+                    },
+                );
+                self.barrier.leave(&arrival);
+                return acted.map(|()| arrival.place);
+            }
+            Enter::Wait(arrival) => arrival,
+            Enter::Broken => return Err(raised.unwrap_or_else(|| broken_barrier(py, None))),
+            Enter::Stopped => {
+                self.barrier.abort(&Wait::steadfast(words));
+                return Err(raised.unwrap_or_else(|| broken_barrier(py, None)));
+            }
+            Enter::Full => {
+                return Err(PyRuntimeError::new_err(
+                    "too many wait for conditions and barriers of one process",
+                ));
+            }
+        };
+        let (passed, raised) =
+            waiting(py, words, deadline, |kernel| self.barrier.wait(&arrival, kernel));
+        self.barrier.leave(&arrival);
+        match (raised, passed) {
+            (Some(error), _) => Err(error),
+            (None, Passed::Well) => Ok(arrival.place),
+            (None, Passed::Broken(dead)) => Err(broken_barrier(py, dead)),
+            (None, Passed::Stopped) => Err(broken_barrier(py, None)),
+        }
+    }
+
+    /// Makes it as new.
+    fn reset(&self, py: Python<'_>) {
+        let me = me();
+        py.detach(|| self.barrier.reset(me, &Wait::steadfast(self.place.words())));
+    }
+
+    /// Breaks it.
+    fn abort(&self) {
+        self.barrier.abort(&Wait::steadfast(self.place.words()));
+    }
+
+    #[getter]
+    fn parties(&self) -> u64 {
+        self.barrier.parties()
+    }
+
+    #[getter]
+    fn n_waiting(&self) -> usize {
+        self.barrier.waiting()
+    }
+
+    #[getter]
+    fn broken(&self) -> bool {
+        self.barrier.is_broken()
+    }
+
+    fn _address(&self, inherit: bool) -> PyAddress {
+        address_of(&self.place, inherit)
+    }
+}
