@@ -8,6 +8,7 @@
 mod cli;
 mod codec;
 mod future;
+mod items;
 mod payload;
 mod pool;
 mod python;
@@ -37,6 +38,8 @@ mod _core {
     use crate::cli::{CliStop, MapJob, Progress};
     #[pymodule_export]
     use crate::future::Future;
+    #[pymodule_export]
+    use crate::items::{SharedItems, SharedNumber};
     #[pymodule_export]
     use crate::pool::{PoolHandle, ProcessPool, Sendable};
     #[pymodule_export]

@@ -86,6 +86,30 @@ class _Primitives:
 
         return Barrier(parties, action, timeout, ctx=self.get_context())
 
+    def RawValue(self, typecode_or_type, *args):
+        """A ctypes object in shared memory."""
+        from oxgang.multiprocessing.sharedctypes import RawValue
+
+        return RawValue(typecode_or_type, *args)
+
+    def RawArray(self, typecode_or_type, size_or_initializer):
+        """A ctypes array in shared memory."""
+        from oxgang.multiprocessing.sharedctypes import RawArray
+
+        return RawArray(typecode_or_type, size_or_initializer)
+
+    def Value(self, typecode_or_type, *args, lock=True):
+        """A ctypes object in shared memory, with a lock."""
+        from oxgang.multiprocessing.sharedctypes import Value
+
+        return Value(typecode_or_type, *args, lock=lock, ctx=self.get_context())
+
+    def Array(self, typecode_or_type, size_or_initializer, *, lock=True):
+        """A ctypes array in shared memory, with a lock."""
+        from oxgang.multiprocessing.sharedctypes import Array
+
+        return Array(typecode_or_type, size_or_initializer, lock=lock, ctx=self.get_context())
+
     def get_context(self, method=None):
         """The context of a start method; default: this one."""
         if method is None:
