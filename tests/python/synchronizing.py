@@ -68,3 +68,9 @@ def churn_condition(condition):
         with condition:
             condition.notify(1)
             condition.wait(0.002)
+
+
+def increment(value, count):
+    for _ in range(count):
+        with value.get_lock():
+            value.value += 1

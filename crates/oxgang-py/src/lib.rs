@@ -8,6 +8,7 @@
 mod cli;
 mod codec;
 mod future;
+mod gather;
 mod items;
 mod payload;
 mod pool;
@@ -39,11 +40,13 @@ mod _core {
     #[pymodule_export]
     use crate::future::Future;
     #[pymodule_export]
+    use crate::gather::{SharedBarrier, SharedCondition, SharedEvent};
+    #[pymodule_export]
     use crate::items::{SharedItems, SharedNumber};
     #[pymodule_export]
     use crate::pool::{PoolHandle, ProcessPool, Sendable};
     #[pymodule_export]
-    use crate::sync::{SharedBarrier, SharedCondition, SharedEvent, SharedLock, SharedSemaphore};
+    use crate::sync::{SharedLock, SharedSemaphore};
     #[pymodule_export]
     use crate::template::{Held, Invitation, Lifeline, Template, TemplateServer, hold_lifeline};
     #[pymodule_export]

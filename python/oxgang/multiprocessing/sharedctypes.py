@@ -88,11 +88,8 @@ def _lock_for(lock, ctx):
     from oxgang.multiprocessing import synchronize
 
     if lock is None:
-        if ctx is None:
-            lock = synchronize.RLock()
-        else:
-            lock = ctx.RLock()
-    return lock, type(lock).acquire is _core.SharedLock.acquire
+        lock = synchronize.RLock() if ctx is None else ctx.RLock()
+    return lock, getattr(type(lock), "acquire", None) is _core.SharedLock.acquire
 
 
 class SynchronizedBase:

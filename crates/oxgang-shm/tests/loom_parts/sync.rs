@@ -2,7 +2,6 @@
 //! have no slices here, so a wake-up that is lost is a deadlock, which loom reports.
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use loom::cell::UnsafeCell;
 use loom::sync::{Arc, Condvar, Mutex};
@@ -30,20 +29,19 @@ struct Futexes {
     words: Shared,
     asleep: Mutex<()>,
     beds: BTreeMap<usize, Condvar>,
-    wakes: bool,
 }
 
 #[derive(Clone)]
 struct Model(Arc<Futexes>);
 
 impl Model {
-    fn new(wakes: bool) -> Self {
+    fn new() -> Self {
         let offsets: Vec<usize> =
             (0..FIRST_NODE + NODES as usize * NODE_BYTES).step_by(8).collect();
         let words = Shared(LoomWords::new(offsets.iter().copied(), true));
         let beds = [0, 8, BESIDE].into_iter().chain((0..NODES as usize).map(node_at));
         let beds = beds.map(|at| (at, Condvar::new())).collect();
-        Self(Arc::new(Futexes { words, asleep: Mutex::new(()), beds, wakes }))
+        Self(Arc::new(Futexes { words, asleep: Mutex::new(()), beds }))
     }
 
     fn words(&self) -> Shared {
@@ -69,9 +67,6 @@ impl Kernel for Model {
         Rest::Over
     }
     fn wake(&self, at: usize, all: bool) {
-        if !self.0.wakes {
-            return;
-        }
         drop(self.0.asleep.lock().unwrap());
         if all {
             self.0.beds[&at].notify_all();
@@ -111,9 +106,9 @@ fn guarded() -> Arc<Guarded> {
     Arc::new(Guarded(UnsafeCell::new(0)))
 }
 
-fn one_lock_many_threads(wakes: bool, threads: u32) {
+fn one_lock_many_threads(threads: u32) {
     check(2, move || {
-        let (model, cell) = (Model::new(wakes), guarded());
+        let (model, cell) = (Model::new(), guarded());
         let at_work = move |model: &Model, cell: &Guarded, number| {
             let lock = Lock::new(model.words(), 0);
             assert_eq!(lock.take(who(number), model, false), Taken::Yes);
@@ -136,20 +131,81 @@ fn one_lock_many_threads(wakes: bool, threads: u32) {
 
 #[test]
 fn a_lock_excludes_and_everybody_gets_it() {
-    one_lock_many_threads(true, 2);
-    one_lock_many_threads(true, 3);
+    one_lock_many_threads(2);
+    one_lock_many_threads(3);
+}
+
+/// A kernel that only writes down who would sleep, and whether a wake-up came after that.
+struct Diary {
+    words: Shared,
+    /// Whether the word is compared again before the sleep.
+    looks: bool,
+    asleep: Mutex<(bool, bool)>,
+}
+
+impl Kernel for &Diary {
+    fn sleep(&self, at: usize, seen: u32) -> Rest {
+        let mut asleep = self.asleep.lock().unwrap();
+        if self.looks && self.words.load(at, std::sync::atomic::Ordering::SeqCst) as u32 != seen {
+            return Rest::Over;
+        }
+        asleep.0 = true;
+        Rest::Stop
+    }
+    fn wake(&self, _at: usize, _all: bool) {
+        let mut asleep = self.asleep.lock().unwrap();
+        asleep.1 |= asleep.0;
+    }
+    fn alive(&self, _who: Who) -> bool {
+        true
+    }
+}
+
+/// The same, for the one who sleeps: what it does when it gives up is not counted.
+struct Sleeper(Arc<Diary>);
+
+impl Kernel for Sleeper {
+    fn sleep(&self, at: usize, seen: u32) -> Rest {
+        (&*self.0).sleep(at, seen)
+    }
+    fn wake(&self, _at: usize, _all: bool) {}
+    fn alive(&self, _who: Who) -> bool {
+        true
+    }
+}
+
+fn who_sleeps_is_woken(looks: bool) {
+    loom::model(move || {
+        let words = Model::new().words();
+        let diary = Arc::new(Diary { words: words.clone(), looks, asleep: Mutex::default() });
+        let lock = Lock::new(words.clone(), 0);
+        assert!(lock.try_take(who(1)));
+        let other = {
+            let (diary, lock) = (diary.clone(), lock.clone());
+            thread::spawn(move || lock.take(who(2), &Sleeper(diary), false))
+        };
+        lock.release(&&*diary).unwrap();
+        let taken = other.join().unwrap();
+        let (slept, woken) = *diary.asleep.lock().unwrap();
+        assert!(taken == Taken::Yes || (slept && woken), "it sleeps for ever");
+    });
 }
 
 #[test]
-fn a_lock_that_wakes_nobody_is_noticed() {
-    let lost = catch_unwind(AssertUnwindSafe(|| one_lock_many_threads(false, 2)));
-    assert!(lost.is_err(), "the model sees no lost wake-up");
+fn a_lock_wakes_who_sleeps_for_it() {
+    who_sleeps_is_woken(true);
+}
+
+#[test]
+#[should_panic(expected = "it sleeps for ever")]
+fn without_a_second_look_it_does_not() {
+    who_sleeps_is_woken(false);
 }
 
 #[test]
 fn every_unit_that_is_given_is_taken() {
     check(2, || {
-        let model = Model::new(true);
+        let model = Model::new();
         let takers: Vec<_> = (1..3)
             .map(|number| {
                 let model = model.clone();
@@ -172,7 +228,7 @@ fn every_unit_that_is_given_is_taken() {
 #[test]
 fn a_set_is_seen_even_if_it_is_cleared() {
     check(3, || {
-        let model = Model::new(true);
+        let model = Model::new();
         let event = Event::new(model.words(), 0);
         let epoch = event.epoch();
         let waiter = {
@@ -188,7 +244,7 @@ fn a_set_is_seen_even_if_it_is_cleared() {
 #[test]
 fn who_waits_for_a_condition_is_called() {
     check(2, || {
-        let (model, cell) = (Model::new(true), guarded());
+        let (model, cell) = (Model::new(), guarded());
         let waiter = {
             let (model, cell) = (model.clone(), cell.clone());
             thread::spawn(move || {
@@ -221,7 +277,7 @@ fn who_waits_for_a_condition_is_called() {
 #[test]
 fn a_barrier_lets_all_go_on() {
     check(2, || {
-        let model = Model::new(true);
+        let model = Model::new();
         Barrier::new(model.words(), 0, OBJECT, model.nodes()).set_up(2);
         let party = |model: &Model, number| {
             let barrier = Barrier::new(model.words(), 0, OBJECT, model.nodes());
