@@ -19,6 +19,9 @@ use crate::wait;
 /// `(serial, slot, pid, fd)`; see [`Address`].
 pub type PyAddress = (u64, u32, u32, i32);
 
+/// `(pid, thread, identity of a lock)`; see [`oxgang::sync::Link`].
+type PyLink = (u32, u32, (u64, u32));
+
 const LOCK: u64 = 1;
 const SEMAPHORE: u64 = 2;
 
@@ -300,6 +303,33 @@ impl SharedLock {
 
     fn _address(&self, inherit: bool) -> PyAddress {
         address_of(&self.place, inherit)
+    }
+
+    /// Debugging: says that this thread waits for it.
+    fn _announce(&self) -> Option<u32> {
+        self.place.announce().map(|node| node.0)
+    }
+
+    /// Debugging: it waits no more.
+    fn _retract(&self, node: u32) {
+        self.place.retract(Node(node));
+    }
+
+    /// Debugging: the deadlock that this thread is in if it waits for it, as
+    /// `[(pid, thread, lock), ...]`, each holding its lock and waiting for the next one's.
+    fn _circle(&self) -> Option<Vec<PyLink>> {
+        let links = self.place.circle()?;
+        Some(links.into_iter().map(|link| (link.who.pid(), link.who.tid(), link.lock)).collect())
+    }
+
+    /// Debugging: notes that `then` is taken while it is held; whether that is new.
+    fn _precedes(&self, then: &Self) -> bool {
+        self.place.precedes(&then.place)
+    }
+
+    /// Debugging: the process that took `last`, or what led there, while it held this one.
+    fn _leads_to(&self, last: &Self) -> Option<u32> {
+        self.place.leads_to(&last.place).map(Who::pid)
     }
 
     fn _identity(&self) -> (u64, u32) {

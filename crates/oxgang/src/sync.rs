@@ -25,6 +25,8 @@
 //! that runs already is kept until as many have arrived as were sent. A handle that never arrives
 //! (its task is cancelled, its worker dies) keeps its segment until its sender ends.
 
+mod graph;
+
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -33,6 +35,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+pub use graph::Link;
 use oxgang_os::futex::{self, Woken};
 use oxgang_os::segment::Segment;
 use oxgang_os::{Result, process};
@@ -276,6 +279,7 @@ pub struct Place {
     pub at: usize,
     /// A number that the primitive was made with.
     pub constant: u64,
+    kind: u64,
     /// Generation and forks at the time it was made; `None`: made by another process.
     made: Option<(u64, u64)>,
     shown: AtomicBool,
@@ -291,7 +295,7 @@ impl Place {
         let at = layout::slot(slot).ok_or_else(|| std::io::Error::other("no such slot"))?;
         layout::set_up(&shared.words, at, kind, constant);
         let made = Some((generation(), FORKS.load(Ordering::Relaxed)));
-        Ok(Self { shared, slot, at, constant, made, shown: AtomicBool::new(false) })
+        Ok(Self { shared, slot, at, constant, kind, made, shown: AtomicBool::new(false) })
     }
 
     /// The one that another process (or this one) has at `address`; `inherited`: the number of a
@@ -318,7 +322,7 @@ impl Place {
         }
         let constant = layout::constant(&shared.words, at, kind).map_err(std::io::Error::other)?;
         let slot = address.slot;
-        Ok(Self { shared, slot, at, constant, made: None, shown: AtomicBool::new(true) })
+        Ok(Self { shared, slot, at, constant, kind, made: None, shown: AtomicBool::new(true) })
     }
 
     /// Its address, for a process that will inherit the descriptor.

@@ -331,3 +331,9 @@ class Barrier:
     def __repr__(self):
         state = "broken" if self.broken else f"waiters={self.n_waiting}/{self.parties}"
         return f"<{type(self).__qualname__} at {id(self):#x}: {state}>"
+
+
+if "locks" in os.environ.get("OXGANG_DEBUG", "").split(","):
+    from oxgang.multiprocessing import _debug
+
+    _debug.watch(Lock)

@@ -189,18 +189,32 @@ impl<W: Words> Nodes<W> {
 
     /// The nodes that belong to `object`.
     pub fn of(&self, object: u32) -> impl Iterator<Item = Seen> + '_ {
-        (0..self.high()).filter_map(move |number| {
+        (0..self.high()).filter_map(move |number| self.see(Node(number), object))
+    }
+
+    /// All nodes that belong to an object, with that.
+    pub fn all(&self) -> impl Iterator<Item = (u32, Seen)> + '_ {
+        (0..self.high()).filter_map(|number| {
             let node = Node(number);
-            let belongs = || self.words.load(self.at(node) + 8, Acquire) == u64::from(object);
-            if !belongs() {
-                return None;
-            }
-            let tag = self.tag(node);
-            let value = self.words.load(self.at(node) + 16, Acquire);
-            // the same node still: it may have been freed and claimed for another object meanwhile
-            let same = tag != 0 && belongs() && self.tag(node) == tag;
-            same.then_some(Seen { node, tag, value })
+            let object = u32::try_from(self.object(node)).ok().filter(|object| *object != 0)?;
+            Some((object, self.see(node, object)?))
         })
+    }
+
+    fn object(&self, node: Node) -> u64 {
+        self.words.load(self.at(node) + 8, Acquire)
+    }
+
+    fn see(&self, node: Node, object: u32) -> Option<Seen> {
+        let belongs = || self.object(node) == u64::from(object);
+        if !belongs() {
+            return None;
+        }
+        let tag = self.tag(node);
+        let value = self.words.load(self.at(node) + 16, Acquire);
+        // the same node still: it may have been freed and claimed for another object meanwhile
+        let same = tag != 0 && belongs() && self.tag(node) == tag;
+        same.then_some(Seen { node, tag, value })
     }
 
     /// Frees all nodes of an object that nobody else can know.
