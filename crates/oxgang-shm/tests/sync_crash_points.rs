@@ -551,3 +551,52 @@ fn a_barrier_breaks_or_opens_when_a_party_dies() {
     println!("barrier: {points} points of death");
     assert!(points > 30);
 }
+
+proptest::proptest! {
+    /// Any history of takes, gives and deaths, beside a model of three numbers. A step is a process
+    /// (which is born again when it has died), what it does, and after how many steps it dies at it.
+    #[test]
+    fn any_history_keeps_the_units(
+        total in 1_u64..4,
+        history in proptest::collection::vec((0_usize..3, 0_usize..3, 0_usize..45), 1..60),
+    ) {
+        quiet();
+        let world = World::new();
+        semaphore_of(&world.immortal()).set_up(total);
+        let mut held = [0_u64; 3];
+        let mut lives = [0_u32; 3];
+        for (process, does, steps) in history {
+            let me = who(1000 * (process as u32 + 1) + lives[process]);
+            let able = world.immortal();
+            let semaphore = semaphore_of(&able);
+            let hold = semaphore.holding(me, &able);
+            match does {
+                0 => {
+                    let taken = semaphore.take(me, hold, &able, false) != Taken::No;
+                    proptest::prop_assert_eq!(taken, held.iter().sum::<u64>() < total);
+                    held[process] += u64::from(taken);
+                }
+                1 if held[process] > 0 => {
+                    semaphore.give(me, hold, total, &able).unwrap();
+                    held[process] -= 1;
+                }
+                1 => {}
+                _ => {
+                    let gives = held[process] > 0;
+                    world.live(me, steps, |mortal| {
+                        let semaphore = semaphore_of(&mortal);
+                        if gives {
+                            semaphore.give(me, hold, total, &mortal).unwrap();
+                        }
+                        semaphore.take(me, hold, &mortal, false);
+                    });
+                    held[process] = 0;
+                    lives[process] += 1;
+                }
+            }
+        }
+        let last = world.immortal();
+        let left = total - held.iter().sum::<u64>();
+        proptest::prop_assert_eq!(drain(&last, 9), left);
+    }
+}
