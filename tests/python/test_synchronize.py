@@ -273,6 +273,22 @@ def test_many_share_one_descriptor():
     assert all(lock.acquire(False) for lock in locks)
 
 
+def test_sending_leaves_nothing_behind():
+    with ProcessPoolExecutor(1) as pool:
+        worker, _ = pool.submit(synchronizing.describe, ours.Lock()).result()
+        before = [len(os.listdir(f"/proc/{pid}/fd")) for pid in (os.getpid(), worker)]
+        for _ in range(4):
+            # more than a segment each
+            futures = [pool.submit(synchronizing.describe, ours.Lock()) for _ in range(600)]
+            for future in futures:
+                assert future.result()[1] == worker
+        del futures, future
+        kept = ours.Lock()
+        after = [len(os.listdir(f"/proc/{pid}/fd")) for pid in (os.getpid(), worker)]
+    assert kept.acquire(False)
+    assert all(now <= then + 2 for then, now in zip(before, after, strict=True)), (before, after)
+
+
 def test_slots_are_used_again():
     def identities(count):
         return {ours.Lock()._identity() for _ in range(count)}
@@ -316,6 +332,19 @@ def test_what_the_dead_held_goes_on(context, name, caplog):
                 pass
     (record,) = caplog.records
     assert f"process {pid} ended while it held a {name}" in record.getMessage()
+
+
+@pytest.mark.parametrize("name", ["Lock", "RLock", "Semaphore"])
+@pytest.mark.parametrize("limit", [{"block": False}, {"timeout": 0}, {"timeout": 0.0005}], ids=str)
+def test_who_hardly_waits_finds_the_dead_too(name, limit):
+    context = ours.get_context("fork")
+    primitive, ready = getattr(context, name)(), context.Event()
+    with Child(context, synchronizing.hold, primitive, ready) as child:
+        ready.wait()
+        assert not primitive.acquire(**limit)
+        child.kill()
+        time.sleep(0.002)  # what was alive a moment ago is believed alive for one
+        assert primitive.acquire(**limit)
 
 
 def test_who_waits_already_goes_on():

@@ -343,6 +343,23 @@ fn signals_do_not_come_back() {
 }
 
 #[test]
+fn what_was_held_before_it_was_a_signal_does_not_come_back() {
+    let world = World::new();
+    let other = world.immortal();
+    let producer = semaphore_of(&other);
+    producer.set_up(1);
+    let hold = producer.holding(who(OTHER), &other);
+    world.live(who(VICTIM), usize::MAX, |consumer| {
+        let semaphore = semaphore_of(&consumer);
+        let hold = semaphore.holding(who(VICTIM), &consumer);
+        assert_eq!(semaphore.take(who(VICTIM), hold, &consumer, true), Taken::Yes);
+    });
+    producer.give(who(OTHER), hold, MOST, &other).unwrap();
+    assert_eq!(producer.take(who(OTHER), hold, &other, false), Taken::Yes);
+    assert_eq!(producer.take(who(OTHER), hold, &other, false), Taken::No);
+}
+
+#[test]
 fn a_setter_that_dies_has_set_or_not() {
     let points = every_point(|steps| {
         let world = World::new();

@@ -100,7 +100,7 @@ impl<W: Words> Lock<W> {
         self.take_or(me, kernel, tell, false)
     }
 
-    fn take_or(&self, me: Who, kernel: &impl Kernel, tell: bool, wait: bool) -> Taken {
+    fn take_or(&self, me: Who, kernel: &impl Kernel, tell: bool, mut wait: bool) -> Taken {
         let (mut slept, mut suspect) = (0, !wait);
         loop {
             let word = self.words.load(self.at, Acquire);
@@ -135,6 +135,9 @@ impl<W: Words> Lock<W> {
                 }
             }
             if !wait {
+                if slept != 0 {
+                    self.pass_on(kernel);
+                }
                 return Taken::No;
             }
             let awaited = word | AWAITED;
@@ -145,11 +148,8 @@ impl<W: Words> Lock<W> {
             match kernel.sleep(self.at, low(awaited)) {
                 Rest::Over => {}
                 Rest::Slice => suspect = true,
-                // a wake-up that was meant for this one goes on to the next
-                Rest::Stop => {
-                    self.pass_on(kernel);
-                    return Taken::No;
-                }
+                // a last look: a short wait must find a dead owner too
+                Rest::Stop => (wait, suspect) = (false, true),
             }
         }
     }

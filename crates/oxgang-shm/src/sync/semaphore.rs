@@ -127,7 +127,7 @@ impl<W: Words + Clone> Semaphore<W> {
     }
 
     /// Takes a unit; `wait`: sleeping while there is none. `hold`: the caller's node.
-    pub fn take(&self, me: Who, hold: Option<Node>, kernel: &impl Kernel, wait: bool) -> Taken {
+    pub fn take(&self, me: Who, hold: Option<Node>, kernel: &impl Kernel, mut wait: bool) -> Taken {
         let (mut slept, mut suspect, mut from) = (0, !wait, None);
         loop {
             let dead = if suspect { self.dead_holders(kernel) } else { Vec::new() };
@@ -149,6 +149,10 @@ impl<W: Words + Clone> Semaphore<W> {
             }
             if !wait {
                 self.guard.unguard(kernel);
+                if slept != 0 {
+                    // a wake-up that was meant for this one goes on to the next
+                    kernel.wake(self.at + COUNT, false);
+                }
                 return Taken::No;
             }
             self.words.store(self.at + COUNT, AWAITED, Relaxed);
@@ -157,11 +161,8 @@ impl<W: Words + Clone> Semaphore<W> {
             match kernel.sleep(self.at + COUNT, low(AWAITED)) {
                 Rest::Over => {}
                 Rest::Slice => suspect = true,
-                Rest::Stop => {
-                    // a wake-up that was meant for this one goes on to the next
-                    kernel.wake(self.at + COUNT, false);
-                    return Taken::No;
-                }
+                // a last look: a short wait must find dead holders too
+                Rest::Stop => (wait, suspect) = (false, true),
             }
         }
     }
