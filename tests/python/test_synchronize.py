@@ -15,7 +15,7 @@ import oxgang.multiprocessing as ours
 import pytest
 import synchronizing
 from oxgang.concurrent.futures import ProcessPoolExecutor
-from oxgang.errors import OwnerDied
+from oxgang.errors import OwnerDied, WorkerCrashed
 
 METHODS = ["fork", "spawn", "forkserver"]
 
@@ -375,6 +375,52 @@ def test_a_zombie_is_dead():
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     assert lock.acquire()
     os.waitpid(pid, 0)
+
+
+def test_a_worker_that_dies_in_its_task_leaves_its_lock():
+    lock = ours.Lock()
+    with ProcessPoolExecutor(2) as pool:
+        for _ in range(3):
+            lost = pool.submit(synchronizing.die_holding, lock)
+            assert isinstance(lost.exception(), WorkerCrashed)
+            pid, owner = pool.submit(synchronizing.describe, lock).result()
+            assert pid == owner
+    with lock:
+        pass
+
+
+STOPPED = """
+import os, resource, sys, threading
+import oxgang.multiprocessing as mp
+context = mp.get_context("fork")
+lock, ready = context.Lock(), context.Event()
+def hold():
+    lock.acquire(); ready.set(); threading.Event().wait(1000)
+child = context.Process(target=hold); child.start(); ready.wait()
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+taken = [lock.acquire(False), lock.acquire(timeout=0.3)]
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+child.kill(); child.join()
+print(taken, lock.acquire())
+"""
+
+
+def test_who_cannot_look_takes_nobody_for_dead():
+    command = [sys.executable, "-c", STOPPED]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    assert done.stdout == "[False, False] True\n", done.stderr
+
+
+def test_a_stopped_process_is_not_dead():
+    context = ours.get_context("fork")
+    lock, ready = context.Lock(), context.Event()
+    with Child(context, synchronizing.hold, lock, ready) as child:
+        ready.wait()
+        os.kill(child.process.pid, signal.SIGSTOP)
+        assert not lock.acquire(timeout=0.3)
+        child.kill()
+        assert lock.acquire()
 
 
 @pytest.mark.parametrize("name", ["Lock", "RLock"])

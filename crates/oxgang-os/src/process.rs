@@ -146,23 +146,47 @@ pub fn own_numbers() -> (u32, u32) {
     (pid.unsigned_abs(), tid.unsigned_abs())
 }
 
-/// When a process started, in ticks since the machine did, and whether it is only waiting to be
-/// reaped. `None`: there is none with this number, or `/proc` is not there.
-fn standing(pid: u32) -> Option<(u64, bool)> {
-    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+/// What `/proc` says of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It started at this tick; `ended`: at least its first thread has.
+    There { start: u64, ended: bool },
+    /// It is not listed.
+    Absent,
+    /// The question failed: no descriptor is left, say.
+    Unknown,
+}
+
+fn standing(pid: u32) -> Standing {
+    match std::fs::read(format!("/proc/{pid}/stat")) {
+        Ok(stat) => parse_stat(&stat).unwrap_or(Standing::Unknown),
+        Err(error) if is_absence(&error) => Standing::Absent,
+        Err(_) => Standing::Unknown,
+    }
+}
+
+fn is_absence(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::NotFound
+        || error.raw_os_error() == Some(Errno::SRCH.raw_os_error())
+}
+
+fn parse_stat(stat: &[u8]) -> Option<Standing> {
     // the name in parentheses may itself hold any bytes
     let after_name = stat.iter().rposition(|byte| *byte == b')')? + 2;
     let text = std::str::from_utf8(stat.get(after_name..)?).ok()?;
     let mut fields = text.split(' ');
     let ended = matches!(fields.next()?, "Z" | "X" | "x");
     // state is the third field, the start the twenty-second
-    Some((fields.nth(18)?.parse().ok()?, ended))
+    Some(Standing::There { start: fields.nth(18)?.parse().ok()?, ended })
 }
 
 /// When a process started, in ticks since the machine did; 0: nobody knows.
 #[must_use]
 pub fn started(pid: u32) -> u64 {
-    standing(pid).map_or(0, |(start, _)| start)
+    match standing(pid) {
+        Standing::There { start, .. } => start,
+        Standing::Absent | Standing::Unknown => 0,
+    }
 }
 
 /// Whether the process `pid` is alive, and the one that is meant: `is_it` says so by its start.
@@ -171,18 +195,23 @@ pub fn started(pid: u32) -> u64 {
 pub fn lives(pid: u32, is_it: impl FnOnce(u64) -> bool) -> bool {
     let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let Some(number) = number else { return false };
-    if rustix::process::test_kill_process(number) == Err(Errno::SRCH) {
+    let answers = rustix::process::test_kill_process(number);
+    if answers == Err(Errno::SRCH) {
         return false;
     }
     match standing(pid) {
-        Some((start, _)) if !is_it(start) => false,
-        // the first thread of a process may have ended before others have
-        Some((_, true)) => {
-            Process::open(number.as_raw_nonzero().get()).is_ok_and(|process| !process.ended())
+        Standing::There { start, .. } if !is_it(start) => false,
+        // the first thread of a process may end before others do
+        Standing::There { ended: true, .. } => {
+            match std::fs::read_dir(format!("/proc/{pid}/task")) {
+                Ok(threads) => threads.count() > 1,
+                Err(error) => !is_absence(&error),
+            }
         }
-        Some(_) => true,
-        // gone since the first question; or there is no /proc, then the first answer counts
-        None => standing(own_numbers().0).is_none(),
+        Standing::There { .. } | Standing::Unknown => true,
+        // it has gone since the first question; unless `/proc` hides it (another user's), or is
+        // not there at all
+        Standing::Absent => answers.is_err() || standing(own_numbers().0) == Standing::Absent,
     }
 }
 
@@ -190,8 +219,8 @@ pub fn lives(pid: u32, is_it: impl FnOnce(u64) -> bool) -> bool {
 #[must_use]
 pub fn has_thread(pid: u32, tid: u32) -> bool {
     let path = format!("/proc/{pid}/task/{tid}");
-    !matches!(rustix::fs::access(path.as_str(), rustix::fs::Access::EXISTS), Err(Errno::NOENT))
-        || standing(own_numbers().0).is_none()
+    rustix::fs::access(path.as_str(), rustix::fs::Access::EXISTS) != Err(Errno::NOENT)
+        || standing(own_numbers().0) == Standing::Absent
 }
 
 /// The owner's end of a line that ends other processes when the owner ends.
@@ -307,6 +336,16 @@ mod tests {
         assert!(!lives(number, |_| true), "not reaped, but dead");
         assert!(child.exit(true).is_some());
         assert!(!lives(number, |_| true));
+    }
+
+    #[test]
+    fn names_of_processes_hide_nothing() {
+        let line = b"7 (a) S) 9 Z (x) R 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 1 1";
+        assert_eq!(parse_stat(line), Some(Standing::There { start: 4711, ended: false }));
+        let zombie = b"7 (cat) Z 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 12 0 0\n";
+        assert_eq!(parse_stat(zombie), Some(Standing::There { start: 12, ended: true }));
+        assert_eq!(parse_stat(b"7 (cat) S 1"), None);
+        assert_eq!(standing(u32::MAX), Standing::Absent);
     }
 
     #[test]
