@@ -140,13 +140,18 @@ impl SharedLock {
     #[inline]
     pub fn take_quickly(&self) -> bool {
         let me = me();
-        if self.lock.try_take(me) {
-            if self.recursive {
-                self.lock.begin();
-            }
+        if !self.recursive {
+            return self.lock.try_take(me);
+        }
+        // looked at first: a compare-exchange that fails costs more than a load
+        if self.lock.deepen(me) {
             return true;
         }
-        self.recursive && self.lock.deepen(me)
+        let taken = self.lock.try_take(me);
+        if taken {
+            self.lock.begin();
+        }
+        taken
     }
 
     /// Gives it back.
