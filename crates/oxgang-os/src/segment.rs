@@ -51,6 +51,17 @@ impl Segment {
         Ok(Self { fd })
     }
 
+    /// One that another process has open under this number, found through `/proc`. The other must
+    /// be this user's. Which segment it is has to be checked: the number may mean another by now.
+    ///
+    /// # Errors
+    /// If that process has ended or has no such descriptor, or it is no segment.
+    pub fn open_of(pid: u32, fd: i32) -> Result<Self> {
+        let path = format!("/proc/{pid}/fd/{fd}");
+        let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC;
+        Self::adopt(rustix::fs::open(path.as_str(), flags, rustix::fs::Mode::empty())?)
+    }
+
     /// Its length now.
     ///
     /// # Errors
@@ -298,6 +309,7 @@ impl PrivateMapping {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
     use std::sync::atomic::Ordering::Relaxed;
 
     use super::*;
@@ -385,6 +397,20 @@ mod tests {
         }
         assert_eq!(segment.read_at(far, 100).unwrap(), b"one two");
         assert_eq!(segment.read_at(far, 3).unwrap(), b"one");
+    }
+
+    #[test]
+    fn it_is_found_by_number() {
+        let segment = Segment::create("test", 4096).unwrap();
+        segment.write_at(8, b"here").unwrap();
+        let (pid, fd) = (std::process::id(), segment.as_fd().as_raw_fd());
+        let mut back = [0; 4];
+        Segment::open_of(pid, fd).unwrap().map(0, 4096).unwrap().read(8, &mut back);
+        assert_eq!(&back, b"here");
+        drop(segment);
+        assert!(Segment::open_of(pid, 1 << 20).is_err());
+        let file = std::fs::File::open("/proc/self/stat").unwrap();
+        assert!(Segment::open_of(pid, file.as_raw_fd()).is_err(), "no segment");
     }
 
     #[test]

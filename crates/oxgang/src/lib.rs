@@ -15,6 +15,7 @@
 //! | [`template`] | a process that forks workers on request, both sides of it |
 //! | [`task`] | tasks, outcomes, and who is told |
 //! | [`spin`] | when to spin before sleeping |
+//! | [`sync`] | locks and their kin between processes: waiting, life, and where they are kept |
 //! | [`segment`] | shared structures over mapped memory; blocks in growing files |
 
 #![forbid(unsafe_code)]
@@ -26,6 +27,7 @@ pub mod spin;
 pub mod starter;
 pub mod store;
 pub mod supervisor;
+pub mod sync;
 pub mod task;
 pub mod template;
 pub mod wire;
