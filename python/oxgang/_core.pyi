@@ -23,6 +23,7 @@ __all__ = [
     "SharedItems",
     "SharedLock",
     "SharedNumber",
+    "SharedRegion",
     "SharedSemaphore",
     "Template",
     "TemplateServer",
@@ -184,6 +185,21 @@ class Invitation:
 class Buffer:
     """A block that came from another process, as writable memory of this one's own."""
 
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+@final
+class SharedRegion:
+    """Memory that several processes use at once; see `oxgang.shared`."""
+
+    def __new__(cls, length: int) -> SharedRegion: ...
+    @staticmethod
+    def arrived(pid: int, fd: int, key: tuple[int, int]) -> SharedRegion: ...
+    @property
+    def key(self) -> tuple[int, int]: ...
+    @property
+    def address(self) -> int: ...
+    def send(self) -> tuple[int, int, tuple[int, int]]: ...
     def __len__(self) -> int: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
 

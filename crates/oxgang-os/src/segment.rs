@@ -262,6 +262,13 @@ impl Mapping {
         }
     }
 
+    /// Where it begins: for code that is not Rust, to which only the address is told. Readable and
+    /// writable as long as this value lives.
+    #[must_use]
+    pub fn address(&self) -> NonNull<u8> {
+        self.base
+    }
+
     /// Whether the bytes at `at` are these.
     ///
     /// # Panics

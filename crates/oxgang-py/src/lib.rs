@@ -51,7 +51,7 @@ mod _core {
     #[pymodule_export]
     use crate::pool::{PoolHandle, ProcessPool, Sendable};
     #[pymodule_export]
-    use crate::raw::{Buffer, Unlocked};
+    use crate::raw::{Buffer, SharedRegion, Unlocked};
     #[pymodule_export]
     use crate::sync::{SharedLock, SharedSemaphore};
     #[pymodule_export]

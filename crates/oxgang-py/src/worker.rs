@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use oxgang::Payload;
+use oxgang::region;
 use oxgang::segment::Mapped;
 use oxgang::wire;
 use oxgang::worker::{Next, Worker};
@@ -91,6 +92,7 @@ pub fn work(py: Python<'_>, invitation: &Invitation, setup: &Bound<'_, PyAny>) -
     let mut functions: Vec<Option<Function>> = (0..slots).map(|_| None).collect();
     let mut armed: Option<Py<Interrupt>> = None;
     let mut in_a_row = 0;
+    region::take_down_sent();
     loop {
         in_a_row += 1;
         let quick = if in_a_row < IN_A_ROW { worker.try_next() } else { Ok(None) };
@@ -125,6 +127,7 @@ pub fn work(py: Python<'_>, invitation: &Invitation, setup: &Bound<'_, PyAny>) -
                 let (kind, answer, done_with) =
                     answer(py, &mut functions, slot, filter, &worker, interrupt);
                 let nanoseconds = start.elapsed().as_nanos() as u64;
+                worker.add_regions(region::take_sent());
                 publish(py, &mut worker, kind, request.id, nanoseconds, answer)?;
                 drop(done_with);
             }

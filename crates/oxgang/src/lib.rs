@@ -22,6 +22,7 @@
 
 pub mod limits;
 pub mod pool;
+pub mod region;
 pub mod segment;
 pub mod spin;
 pub mod starter;

@@ -7,6 +7,7 @@ use oxgang_os::Result;
 use oxgang_shm::arena::Block;
 use oxgang_shm::channel::{ATTACHED, IN_BLOCK, Shape};
 
+use crate::region::Region;
 use crate::store::{Blocks, Received, Store, Stored};
 use crate::wire;
 
@@ -71,6 +72,8 @@ pub(crate) struct BodyBlocks {
     /// Where the bytes are if they are long.
     pub block: Option<Received>,
     pub attached: Vec<Arc<Received>>,
+    /// Open here, so that they can be found when the bytes are looked at.
+    pub regions: Vec<Arc<Region>>,
 }
 
 /// A payload that goes nowhere.

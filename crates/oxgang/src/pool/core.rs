@@ -294,6 +294,7 @@ impl Core {
                 let why = String::from_utf8_lossy(&why).into_owned();
                 self.handle(Event::SetupFailed(one, why));
             }
+            wire::REGION => {} // kept for the answer that comes next
             wire::KEEP if life.keep(answer.id, answer.aux) => {}
             wire::RELEASE if life.release(answer.aux) => {}
             _ if life.ending.is_some() => {} // of a task that has been told its end

@@ -15,6 +15,7 @@ use oxgang_shm::oversight::{self, Oversight};
 use oxgang_shm::ring::Full;
 
 use crate::limits::{Cause, Limits, Moment};
+use crate::region::{self, Region};
 use crate::segment::Mapped;
 use crate::store::{Blocks, Received, Returns, Stored};
 use crate::supervisor::Incarnation;
@@ -103,6 +104,8 @@ pub(super) struct Life {
     pub accepted: u64,
     /// Blocks of callables that it may not have read yet, by their frames.
     callables: Vec<(u64, Arc<Stored>)>,
+    /// Regions of the answer that comes next.
+    regions: Vec<Arc<Region>>,
     /// Blocks of tasks that it has answered, which something there still looks at.
     kept: Vec<Arc<Stored>>,
     /// Result blocks to give back when there is room to say so.
@@ -142,6 +145,7 @@ impl Life {
             accepted: 0,
             callables: Vec::new(),
             kept: Vec::new(),
+            regions: Vec::new(),
             owed: Vec::new(),
             stop_owed: false,
         })
@@ -265,6 +269,13 @@ impl Life {
             body.blocks.get_or_insert_default().block = Some(block);
         }
         let kind = frame.kind & !(IN_BLOCK | ATTACHED);
+        if kind == wire::REGION {
+            // one that cannot be opened is missed, and named, when the answer is looked at
+            let address = region::from_bytes(&body.inline);
+            self.regions.extend(address.and_then(|address| Region::open(address).ok()));
+        } else if !self.regions.is_empty() && !matches!(kind, wire::KEEP | wire::RELEASE) {
+            body.blocks.get_or_insert_default().regions = std::mem::take(&mut self.regions);
+        }
         Ok(Some(Answer { kind, id: frame.id, aux: frame.aux, body }))
     }
 
