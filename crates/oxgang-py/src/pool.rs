@@ -289,8 +289,10 @@ impl ProcessPool {
         for args in calls.try_iter()? {
             let args = args?.cast_into::<PyTuple>()?;
             let callable = this.callable(&r#fn);
-            let (future, task) = this.prepare(pool, class, &r#fn, callable, &args, None)?;
-            let task = task.map(|task| task.with_options(this.options.get().cloned()));
+            let (future, mut task) = this.prepare(pool, class, &r#fn, callable, &args, None)?;
+            if let (Some(options), Some(task)) = (this.options.get(), &mut task) {
+                task.set_options(options.clone());
+            }
             futures.append(future)?;
             tasks.extend(task);
             if tasks.len() == TOGETHER {
@@ -325,8 +327,10 @@ impl ProcessPool {
         let (pool, class) = this.opened()?;
         let callable = this.callable(r#fn);
         let (future, task) = this.prepare(pool, class, r#fn, callable, args, kwargs)?;
-        if let Some(task) = task {
-            let task = task.with_options(options.cloned());
+        if let Some(mut task) = task {
+            if let Some(options) = options {
+                task.set_options(options.clone());
+            }
             pool.submit(task).map_err(|refused| refusal(py, &refused))?;
             this.see_to_driver(slf)?;
         }

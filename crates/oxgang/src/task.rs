@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use oxgang_shm::arena::Block;
 
-use crate::limits::{Death, TaskOptions, Tries};
+use crate::limits::{Death, Overseen, TaskOptions};
 
 /// Number of a task, unique in this process.
 pub type TaskId = u64;
@@ -99,8 +99,8 @@ pub struct Task {
     pub(crate) completion: Arc<dyn Completion>,
     /// Where the payload is, once it has been put into the pool's arena: it is not kept twice.
     pub(crate) block: Option<Block>,
-    pub(crate) options: Option<Arc<TaskOptions>>,
-    pub(crate) tries: Option<Box<Tries>>,
+    /// If it has options.
+    pub(crate) overseen: Option<Box<Overseen>>,
 }
 
 impl Task {
@@ -113,14 +113,13 @@ impl Task {
         completion: Arc<dyn Completion>,
     ) -> Self {
         let payload = payload.into();
-        Self { id, callable, payload, completion, block: None, options: None, tries: None }
+        Self { id, callable, payload, completion, block: None, overseen: None }
     }
 
-    /// With limits, or further tries.
-    #[must_use]
-    pub fn with_options(mut self, options: Option<Arc<TaskOptions>>) -> Self {
-        self.options = options.filter(|options| options.asks_for_something());
-        self
+    /// Gives it limits, or further tries.
+    pub fn set_options(&mut self, options: Arc<TaskOptions>) {
+        let matters = options.asks_for_something();
+        self.overseen = matters.then(|| Box::new(Overseen::new(options)));
     }
 }
 

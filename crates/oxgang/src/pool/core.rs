@@ -230,7 +230,7 @@ impl Core {
         let life = &mut self.lives[index];
         match answer.kind {
             wire::RESULT | wire::FAILURE | wire::AGAIN => {
-                let Some(sent) = life.answered(answer.id) else {
+                let Some(mut sent) = life.answered(answer.id) else {
                     if life.ending.is_none() {
                         life.give_up(); // an answer to nothing
                     }
@@ -238,13 +238,10 @@ impl Core {
                 };
                 life.overdue = false;
                 self.learn(answer.aux);
-                let sent = match answer.kind {
-                    wire::AGAIN => match self.try_again(sent) {
-                        Some(sent) => sent,
-                        None => return,
-                    },
-                    _ => sent,
-                };
+                if answer.kind == wire::AGAIN {
+                    let Some(last) = self.try_again(sent) else { return };
+                    sent = last;
+                }
                 self.counters.answered += 1;
                 let outcome = if answer.kind == wire::RESULT {
                     Outcome::Result(answer.body)
@@ -366,11 +363,11 @@ impl Core {
         let longest = Life::longest_inline();
         let mut blocks: Blocks = [None; 2];
         let lent = (|| {
-            let lacking = self.lives[index].lacks(&task);
-            let filter = task.options.as_ref().and_then(|options| options.retry_on.as_ref());
-            for (place, need) in [Some(&task.callable), filter].into_iter().enumerate() {
-                let long = need.filter(|need| need.bytes.len() > longest && lacking[place]);
-                if let Some(need) = long {
+            for (place, need) in Life::needs(&task).into_iter().enumerate() {
+                let Some((slot, need)) = need.filter(|(_, need)| need.bytes.len() > longest) else {
+                    continue;
+                };
+                if self.lives[index].lacks(slot, need) {
                     blocks[place] = Some(self.arena.put(&[&need.bytes])?);
                 }
             }
@@ -387,8 +384,8 @@ impl Core {
             self.finish(task, Outcome::Broken(why.into()));
             return None;
         }
-        if let Some(options) = &task.options {
-            let look = options.first_look();
+        if let Some(overseen) = &task.overseen {
+            let look = overseen.options.first_look();
             self.look_within(look);
         }
         let (task, unused) = self.lives[index].send(task, blocks)?;

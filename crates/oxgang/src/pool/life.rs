@@ -14,7 +14,7 @@ use oxgang_shm::channel::{AT_BELL, IN_BLOCK, OwnerEnd, Shape};
 use oxgang_shm::oversight::{self, Oversight};
 use oxgang_shm::ring::Full;
 
-use crate::limits::{Cause, Limits, Moment};
+use crate::limits::{Cause, Moment};
 use crate::segment::{BlockReader, Mapped};
 use crate::supervisor::Incarnation;
 use crate::task::{Callable, Task};
@@ -31,16 +31,6 @@ pub(super) struct Sent {
     pub task: Task,
     /// Its frame.
     pub position: u64,
-    /// If it has options.
-    pub overseen: Option<Box<Overseen>>,
-}
-
-/// What is known of a task with options at its worker.
-pub(super) struct Overseen {
-    sent: Moment,
-    /// When it began: no later than this.
-    began: Option<Moment>,
-    pub limits: Limits,
 }
 
 /// Why a worker is on its way out.
@@ -165,49 +155,58 @@ impl Life {
         self.end.seems_asleep()
     }
 
-    /// What the task needs and the worker has yet to be sent: its callable, what tells its errors
-    /// apart.
-    pub fn lacks(&self, task: &Task) -> [bool; 2] {
-        needs(task).map(|need| need.is_some_and(|(slot, one)| self.slots[slot] != one.id))
+    /// A task's callable and what tells its errors apart, with the slots for them.
+    pub fn needs(task: &Task) -> [Option<(usize, &Arc<Callable>)>; 2] {
+        let overseen = task.overseen.as_ref();
+        let filter = overseen.and_then(|overseen| overseen.options.retry_on.as_ref());
+        [
+            Some((task.callable.id as usize % wire::SLOTS, &task.callable)),
+            filter.map(|filter| (wire::SLOTS + filter.id as usize % wire::FILTERS, filter)),
+        ]
+    }
+
+    /// Whether the worker has yet to be sent what belongs into this slot.
+    pub fn lacks(&self, slot: usize, callable: &Callable) -> bool {
+        self.slots[slot] != callable.id
     }
 
     /// Sends a task, and before it what it needs and the worker lacks; `blocks` hold that, if it
     /// is long. Gives the task back if there is no room now, or the worker had to be given up.
-    pub fn send(&mut self, task: Task, mut blocks: Blocks) -> Option<Unsent> {
-        let lacking = self.lacks(&task);
-        let needs = needs(&task);
-        for (index, need) in needs.iter().enumerate().filter(|(index, _)| lacking[*index]) {
-            let Some((slot, callable)) = need else { continue };
-            let pushed = self.push(
-                wire::DEFINE,
-                callable.id,
-                *slot as u64,
-                &[&callable.bytes],
-                blocks[index],
-            );
-            match pushed {
-                Ok(position) => {
-                    self.slots[*slot] = callable.id;
-                    self.callables.extend(blocks[index].take().map(|block| (position, block)));
-                }
-                Err(Full) => return Some((task, blocks)),
+    pub fn send(&mut self, mut task: Task, mut blocks: Blocks) -> Option<Unsent> {
+        let mut aux = 0;
+        let needs = Self::needs(&task);
+        for (index, block) in blocks.iter_mut().enumerate() {
+            let Some((slot, callable)) = needs[index] else { continue };
+            if self.lacks(slot, callable) && self.define(slot, callable, block).is_err() {
+                return Some((task, blocks));
             }
+            aux |= (slot as u64) << (16 * index);
         }
-        let [function, filter] = needs.map(|need| need.map_or(0, |(slot, _)| slot as u64));
-        let overseen = task
-            .options
-            .as_ref()
-            .map(|_| Box::new(Overseen { sent: clock::now(), began: None, limits: Limits::new() }));
-        let flag = if overseen.is_some() { wire::OVERSEEN } else { 0 };
-        let aux = function | filter << 16 | flag;
+        if let Some(overseen) = &mut task.overseen {
+            aux |= wire::OVERSEEN;
+            overseen.send(clock::now());
+        }
         match self.push(wire::TASK, task.id, aux, &task.payload.parts(), task.block) {
             Ok(position) => {
                 self.accepted += 1;
-                self.sent.push_back(Sent { task, position, overseen });
+                self.sent.push_back(Sent { task, position });
                 None
             }
             Err(Full) => Some((task, blocks)),
         }
+    }
+
+    fn define(
+        &mut self,
+        slot: usize,
+        callable: &Callable,
+        block: &mut Option<Block>,
+    ) -> std::result::Result<(), Full> {
+        let bytes = &callable.bytes;
+        let position = self.push(wire::DEFINE, callable.id, slot as u64, &[bytes], *block)?;
+        self.slots[slot] = callable.id;
+        self.callables.extend(block.take().map(|block| (position, block)));
+        Ok(())
     }
 
     fn push(
@@ -324,7 +323,7 @@ impl Life {
     /// that can be. `None`: it has not begun, or nobody watches it.
     pub fn first_began(&mut self, now: Moment) -> Option<Moment> {
         let first = self.sent.front_mut()?;
-        let overseen = first.overseen.as_mut()?;
+        let overseen = first.task.overseen.as_mut()?;
         if overseen.began.is_none() && self.end.requests.begun(first.position).unwrap_or(true) {
             overseen.began = Some(now);
         }
@@ -337,7 +336,7 @@ impl Life {
 
     /// How long the task had run, if that was watched.
     pub fn ran(&self, sent: &Sent, now: Moment) -> Option<std::time::Duration> {
-        let overseen = sent.overseen.as_ref()?;
+        let overseen = sent.task.overseen.as_ref()?;
         let latest = overseen.began.unwrap_or(now);
         let told = self.page.began(sent.position).unwrap_or(latest);
         let began = told.clamp(overseen.sent.min(latest), latest);
@@ -437,15 +436,6 @@ impl Life {
             debug_assert!(killed.is_ok());
         }
     }
-}
-
-/// A task's callable and what tells its errors apart, with the slots for them.
-fn needs(task: &Task) -> [Option<(usize, &Arc<Callable>)>; 2] {
-    let filter = task.options.as_ref().and_then(|options| options.retry_on.as_ref());
-    [
-        Some((task.callable.id as usize % wire::SLOTS, &task.callable)),
-        filter.map(|filter| (wire::SLOTS + filter.id as usize % wire::FILTERS, filter)),
-    ]
 }
 
 #[cfg(test)]

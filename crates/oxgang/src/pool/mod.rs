@@ -231,8 +231,11 @@ impl Pool {
         let (id, handle) = (Self::next_task(), JoinHandle::new());
         let completion = handle.clone();
         self.watch_one_more();
-        let submitted =
-            self.submit(Task::new(id, callable.clone(), payload, completion).with_options(options));
+        let mut task = Task::new(id, callable.clone(), payload, completion);
+        if let Some(options) = options {
+            task.set_options(options);
+        }
+        let submitted = self.submit(task);
         if submitted.is_err() {
             self.watch_one_less();
         }

@@ -88,7 +88,7 @@ impl Core {
             self.handle(Event::Condemned(one));
             return NEVER;
         }
-        if life.sent.iter().all(|sent| sent.overseen.is_none()) {
+        if life.sent.iter().all(|sent| sent.task.overseen.is_none()) {
             return NEVER;
         }
         self.take_in_from(index);
@@ -103,10 +103,9 @@ impl Core {
             let life = &mut self.lives[index];
             let can_ask = life.can_ask();
             let Some(first) = life.sent.front_mut() else { return rest };
-            let (Some(options), Some(overseen)) = (&first.task.options, &mut first.overseen) else {
-                return rest;
-            };
+            let Some(overseen) = &mut first.task.overseen else { return rest };
             let position = first.position;
+            let options = &overseen.options;
             match overseen.limits.step(options, began, now, can_ask) {
                 Step::Wait(until) => return rest.min(until),
                 Step::Ask => {
@@ -151,9 +150,9 @@ impl Core {
         life.peak = peak.max(life.peak);
         if let Some(first) = life.sent.front_mut()
             && first.position == measure.position
-            && let (Some(options), Some(overseen)) = (&first.task.options, &mut first.overseen)
+            && let Some(overseen) = &mut first.task.overseen
         {
-            overseen.limits.measured(options, used, now);
+            overseen.limits.measured(&overseen.options, used, now);
         }
     }
 
@@ -218,7 +217,8 @@ impl Core {
             peak: None,
         };
         self.counters.stopped += 1;
-        let earlier = sent.task.tries.take().map(|tries| tries.deaths).unwrap_or_default();
+        let earlier = sent.task.overseen.take().map(|known| known.tries.deaths);
+        let earlier = earlier.unwrap_or_default();
         let crash = Crash { task: sent.task.id, death, earlier };
         self.finish(sent.task, Outcome::Crashed(crash));
         self.handle(Event::Condemned(one));
@@ -247,30 +247,32 @@ impl Core {
             stack,
             peak: life.peak,
         };
-        let mut tries = sent.task.tries.take().unwrap_or_default();
-        tries.deaths.push(death);
-        sent.task.tries = Some(tries);
-        let Some(mut sent) = self.put_off(sent, true) else { return };
-        let mut deaths = sent.task.tries.take().map(|tries| tries.deaths).unwrap_or_default();
-        if let Some(death) = deaths.pop() {
-            let crash = Crash { task: sent.task.id, death, earlier: deaths };
-            self.finish(sent.task, Outcome::Crashed(crash));
-        }
+        let earlier = match &mut sent.task.overseen {
+            None => Vec::new(),
+            Some(overseen) => {
+                let earlier = overseen.tries.deaths.clone();
+                overseen.tries.deaths.push(death.clone());
+                let Some(last) = self.put_off(sent, true) else { return };
+                sent = last;
+                earlier
+            }
+        };
+        let crash = Crash { task: sent.task.id, death, earlier };
+        self.finish(sent.task, Outcome::Crashed(crash));
     }
 
     /// A task raised what is worth another try. Gives it back if it has none left.
     pub fn try_again(&mut self, mut sent: Sent) -> Option<Sent> {
-        let mut tries = sent.task.tries.take().unwrap_or_default();
-        tries.errors += 1;
-        sent.task.tries = Some(tries);
+        if let Some(overseen) = &mut sent.task.overseen {
+            overseen.tries.errors += 1;
+        }
         self.put_off(sent, false)
     }
 
     /// Keeps a task for later, if it has a try left.
     fn put_off(&mut self, sent: Sent, died: bool) -> Option<Sent> {
-        let (Some(options), Some(tries)) = (&sent.task.options, &sent.task.tries) else {
-            return Some(sent);
-        };
+        let Some(overseen) = &sent.task.overseen else { return Some(sent) };
+        let (options, tries) = (&overseen.options, &overseen.tries);
         let cause = tries.deaths.last().filter(|_| died).map(|death| &death.cause);
         let chance = RandomState::new().hash_one(sent.task.id);
         let wanted = self.broken.is_none() && sent.task.completion.wanted();
@@ -307,7 +309,6 @@ impl Core {
 
 impl Sent {
     fn first_look(&self) -> Option<std::time::Duration> {
-        self.overseen.as_ref()?;
-        self.task.options.as_ref()?.first_look()
+        self.task.overseen.as_ref()?.options.first_look()
     }
 }
