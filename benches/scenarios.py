@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -86,10 +87,15 @@ def start(contender, _scale):
     """Fresh interpreters: the first results from 2 workers, and what each of 4 more costs."""
     seconds = {}
     for workers in (2, 6):
-        command = [sys.executable, "-m", "benches.start", contender.name, str(workers)]
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=START_LIMIT_S, check=False
-        )
+        with tempfile.TemporaryDirectory(prefix="oxgang-bench-") as folder:
+            program = [sys.executable, "-m", "benches.start"]
+            done = subprocess.run(
+                [*program, contender.name, str(workers), folder],
+                capture_output=True,
+                text=True,
+                timeout=START_LIMIT_S,
+                check=False,
+            )
         if done.returncode:
             raise RuntimeError(done.stderr.strip()[-2000:])
         seconds[workers] = float(done.stdout)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, final
 
 __all__ = [
+    "Buffer",
     "CliStop",
     "Future",
     "Held",
@@ -21,8 +22,10 @@ __all__ = [
     "ThreadOptions",
     "ThreadPool",
     "ThreadQueue",
+    "Unlocked",
     "__version__",
     "forked",
+    "forking",
     "hold_lifeline",
     "work",
 ]
@@ -51,8 +54,7 @@ class ProcessPool:
     def _open(
         self,
         future_class: type,
-        max_workers: int,
-        tasks_per_worker: int | None,
+        sizes: tuple[int, int | None, int],
         eager: bool,
         setup: bytes,
         starter: Callable[[], Template] | tuple[Callable[..., int], Callable[[int], int | None]],
@@ -177,7 +179,22 @@ class Interrupt:
 
     def due(self) -> float | None: ...
 
+@final
+class Buffer:
+    """A block that came from another process, as writable memory of this one's own."""
+
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+@final
+class Unlocked:
+    """Bytes that may not be changed, shown to a pickler as if they might."""
+
+    def __new__(cls, obj: Buffer | Any) -> Unlocked: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
 def forked() -> None: ...
+def forking() -> None: ...
 def hold_lifeline(fd: int) -> Held: ...
 def work(invitation: Invitation, setup: Callable[[bytes], object]) -> None: ...
 

@@ -146,17 +146,67 @@ def in_worker():
     return multiprocessing.current_process().name, multiprocessing.parent_process() is not None
 
 
-def nested(depth):
+def nested(depth, method="template"):
+    import multiprocessing
+
     from oxgang.concurrent.futures import ProcessPoolExecutor
 
     if depth == 0:
         return [os.getpid()]
-    with ProcessPoolExecutor(1) as pool:
-        return [os.getpid(), *pool.submit(nested, depth - 1).result()]
+    context = None if method == "template" else multiprocessing.get_context(method)
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return [os.getpid(), *pool.submit(nested, depth - 1, method).result()]
 
 
 def ignore_term():
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+# -- large data ------------------------------------------------------------------------------
+
+
+def describe(array):
+    return array.shape, array.dtype, array.flags.c_contiguous, array.flags.f_contiguous
+
+
+def describe_and_keep(array, other):
+    return describe(array), other
+
+
+def ends(array):
+    return int(array[0]), int(array[-1])
+
+
+def full(count, number):
+    import numpy
+
+    return numpy.full(count, number, "u1")
+
+
+def fill_and_sum(array, number):
+    array[:] = number
+    return int(array.sum(dtype="i8"))
+
+
+_held = []
+
+
+def hold(array):
+    _held.append(array)
+    return len(_held)
+
+
+def held():
+    return [ends(array) for array in _held]
+
+
+def let_go():
+    _held.clear()
+
+
+def append_line(path, number, _data):
+    with open(path, "a") as file:
+        file.write(f"{number}\n")
 
 
 def spin(seconds):

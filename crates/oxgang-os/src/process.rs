@@ -64,7 +64,8 @@ impl Process {
     /// If there is none, or the kernel has no pidfd (before 5.3, or forbidden by seccomp).
     pub fn open(pid: i32) -> Result<Self> {
         let number = Pid::from_raw(pid).ok_or(Errno::SRCH)?;
-        Ok(Self { pid, fd: rustix::process::pidfd_open(number, PidfdFlags::empty())? })
+        let fd = rustix::process::pidfd_open(number, PidfdFlags::empty());
+        Ok(Self { pid, fd: fd.map_err(|errno| crate::refused("pidfd_open", errno))? })
     }
 
     /// By a descriptor that its parent sent.
@@ -152,10 +153,28 @@ pub fn spawn(
     let (ours, theirs) = Link::pair()?;
     // the standard library keeps no thread and no handle of a child; the pidfd is opened
     // while the child cannot have been reaped
-    let child =
+    let mut child =
         Command::new(program).args(arguments).stdin(Stdio::from(theirs.into_fd())).spawn()?;
     let pid = i32::try_from(child.id()).map_err(std::io::Error::other)?;
-    Ok((Process::open(pid)?, ours))
+    match Process::open(pid) {
+        Ok(process) => Ok((process, ours)),
+        Err(error) => {
+            child.kill()?;
+            child.wait()?;
+            Err(error)
+        }
+    }
+}
+
+/// Ends a child of the caller for which there is no handle, and reaps it.
+///
+/// # Errors
+/// If it is none.
+pub fn end_child(pid: i32) -> Result<()> {
+    let number = Pid::from_raw(pid).ok_or(Errno::SRCH)?;
+    rustix::process::kill_process(number, Signal::KILL)?;
+    rustix::process::waitpid(Some(number), rustix::process::WaitOptions::empty())?;
+    Ok(())
 }
 
 /// The owner's end of a line that ends other processes when the owner ends.
@@ -199,7 +218,7 @@ const F_SETSIG: libc::c_int = 10;
 /// that must stay open for it.
 ///
 /// # Errors
-/// If the kernel refuses, or the owner has ended already.
+/// If the kernel refuses; `BrokenPipe` if the owner has ended already.
 pub fn hold(line: BorrowedFd<'_>) -> Result<OwnedFd> {
     // who is to be signalled is kept with the open file, so each process needs its own
     let path = format!("/proc/self/fd/{}", line.as_raw_fd());
@@ -220,7 +239,8 @@ pub fn hold(line: BorrowedFd<'_>) -> Result<OwnedFd> {
     // an owner that ended before the line was armed sends no signal any more
     let ready = crate::event::wait_readable(&[own.as_fd()], Some(std::time::Duration::ZERO))?;
     if ready[0] {
-        return Err(std::io::Error::other("the owner has ended"));
+        let gone = "the owner has ended";
+        return Err(std::io::Error::new(std::io::ErrorKind::BrokenPipe, gone));
     }
     Ok(own)
 }

@@ -12,6 +12,7 @@ mod limits;
 mod payload;
 mod pool;
 mod python;
+mod raw;
 mod template;
 mod threads;
 mod timer;
@@ -26,18 +27,24 @@ fn forked() {
     oxgang::forked();
 }
 
+/// Right before a fork, in the process that forks: what is mapped now is never given back.
+#[pyfunction]
+fn forking() {
+    oxgang::forking();
+}
+
 #[pymodule(gil_used = false)]
 mod _core {
     #[pymodule_export]
     use crate::cli::{CliStop, MapJob, Progress};
-    #[pymodule_export]
-    use crate::forked;
     #[pymodule_export]
     use crate::future::Future;
     #[pymodule_export]
     use crate::limits::Options;
     #[pymodule_export]
     use crate::pool::{PoolHandle, ProcessPool, Sendable};
+    #[pymodule_export]
+    use crate::raw::{Buffer, Unlocked};
     #[pymodule_export]
     use crate::template::{Held, Invitation, Lifeline, Template, TemplateServer, hold_lifeline};
     #[pymodule_export]
@@ -46,6 +53,8 @@ mod _core {
     use crate::timer::ThreadOptions;
     #[pymodule_export]
     use crate::worker::{Interrupt, work};
+    #[pymodule_export]
+    use crate::{forked, forking};
     #[pymodule_export]
     #[allow(non_upper_case_globals)]
     const __version__: &str = env!("CARGO_PKG_VERSION");

@@ -5,7 +5,8 @@ use pyo3::sync::PyOnceLock;
 
 /// `oxgang._pickling`'s functions.
 pub struct Names {
-    pub dumps: Py<PyAny>,
+    pub dump_call: Py<PyAny>,
+    pub dump_result: Py<PyAny>,
     pub dumps_back: Py<PyAny>,
     pub loads: Py<PyAny>,
     pub dump_callable: Py<PyAny>,
@@ -23,7 +24,8 @@ pub fn names(py: Python<'_>) -> PyResult<&Names> {
         let pickling = py.import("oxgang._pickling")?;
         let of = |name: &str| -> PyResult<Py<PyAny>> { Ok(pickling.getattr(name)?.unbind()) };
         Ok(Names {
-            dumps: of("dumps")?,
+            dump_call: of("dump_call")?,
+            dump_result: of("dump_result")?,
             dumps_back: of("dumps_back")?,
             loads: of("loads")?,
             dump_callable: of("dump_callable")?,

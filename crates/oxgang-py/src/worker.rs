@@ -8,6 +8,7 @@ use std::os::fd::IntoRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
+use oxgang::Payload;
 use oxgang::segment::Mapped;
 use oxgang::wire;
 use oxgang::worker::{Next, Worker};
@@ -15,7 +16,7 @@ use oxgang_os::{clock, process};
 use oxgang_shm::oversight::Oversight;
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyDict, PyTuple};
 
 use crate::payload;
 use crate::python::names;
@@ -121,23 +122,26 @@ pub fn work(py: Python<'_>, invitation: &Invitation, setup: &Bound<'_, PyAny>) -
                 };
                 let start = Instant::now();
                 let filter = wire::filter(request.aux);
-                let (kind, answer) =
-                    answer(py, &mut functions, slot, filter, worker.payload(), interrupt);
+                let (kind, answer, done_with) =
+                    answer(py, &mut functions, slot, filter, &worker, interrupt);
                 let nanoseconds = start.elapsed().as_nanos() as u64;
                 publish(py, &mut worker, kind, request.id, nanoseconds, answer)?;
+                drop(done_with);
             }
             wire::DEFINE => {
-                functions[slot] = Some(Function::Sent(worker.payload().to_vec()));
+                let bytes = worker.fetch_payload().map_err(PyOSError::new_err)?;
+                functions[slot] = Some(Function::Sent(bytes.to_vec()));
             }
             wire::SETUP => {
-                let bytes = PyBytes::new(py, worker.payload());
+                let bytes = worker.fetch_payload().map_err(PyOSError::new_err)?;
+                let bytes = PyBytes::new(py, bytes);
                 let told = setup.call1((bytes,)).map(|_| ());
                 let failed = told.is_err();
                 let (kind, why) = match told {
                     Ok(()) => (wire::READY, Vec::new()),
                     Err(error) => (wire::SETUP_FAILED, error.to_string().into_bytes()),
                 };
-                publish(py, &mut worker, kind, 0, 0, why)?;
+                publish(py, &mut worker, kind, 0, 0, why.into())?;
                 if failed {
                     return Ok(());
                 }
@@ -155,13 +159,13 @@ fn publish(
     kind: u8,
     id: u64,
     aux: u64,
-    answer: Vec<u8>,
+    mut answer: Payload,
 ) -> PyResult<()> {
-    let first = worker.publish_now(kind, id, aux, &[&answer]);
+    let first = worker.publish_now(kind, id, aux, &mut answer);
     let published = match first {
         Ok(true) => Ok(()),
         // no room yet: wait for it without the interpreter
-        Ok(false) => py.detach(|| worker.publish(kind, id, aux, &[&answer])),
+        Ok(false) => py.detach(|| worker.publish(kind, id, aux, &mut answer)),
         Err(error) => Err(error),
     };
     published.or_else(|error| {
@@ -169,23 +173,27 @@ fn publish(
             return Err(PyOSError::new_err(error));
         }
         // most likely no memory for the block: the task's error, and a short one
-        let size = answer.len();
+        let size = answer.length();
         let text = format!("no shared memory for a result of {size} bytes: {error}");
         let error = pyo3::exceptions::PyMemoryError::new_err(text);
-        let answer = payload::of_error(py, error, false)?;
-        py.detach(|| worker.publish(wire::FAILURE, id, aux, &[&answer])).map_err(PyOSError::new_err)
+        let mut answer = payload::of_error(py, error, false)?;
+        py.detach(|| worker.publish(wire::FAILURE, id, aux, &mut answer))
+            .map_err(PyOSError::new_err)
     })
 }
 
-/// Runs the call: kind and bytes of the answer.
-fn answer(
-    py: Python<'_>,
+/// What a call leaves behind: the end of many objects takes a while, which nobody need wait for.
+type DoneWith<'py> = Option<(Bound<'py, PyAny>, Bound<'py, PyTuple>, Option<Bound<'py, PyDict>>)>;
+
+/// Runs the call: kind and bytes of the answer, and what to drop when it is out.
+fn answer<'py>(
+    py: Python<'py>,
     functions: &mut [Option<Function>],
     slot: usize,
     filter: Option<usize>,
-    payload: &[u8],
+    worker: &Worker,
     interrupt: Option<&Interrupt>,
-) -> (u8, Vec<u8>) {
+) -> (u8, Payload, DoneWith<'py>) {
     let end = || interrupt.is_some_and(Interrupt::end);
     let failure = |functions: &mut [Option<Function>], error: PyErr, decoding: bool| {
         let decoding = !end() && decoding; // its limit is not its data's fault
@@ -194,29 +202,33 @@ fn answer(
             Some(Ok(None)) | None => false,
             Some(Err(failure)) => {
                 let bytes = payload::of_error(py, failure, true);
-                return (wire::FAILURE, bytes.unwrap_or_default());
+                return (wire::FAILURE, bytes.unwrap_or_default(), None);
             }
         };
         let bytes = payload::of_error(py, error, decoding);
         // dump_error falls back by itself; what is left is an empty failure, a clear one
-        (if again { wire::AGAIN } else { wire::FAILURE }, bytes.unwrap_or_default())
+        (if again { wire::AGAIN } else { wire::FAILURE }, bytes.unwrap_or_default(), None)
     };
-    let called = match load(py, &mut functions[slot])
-        .and_then(|f| Ok((f, payload::to_call(py, payload)?)))
-    {
+    let call = load(py, &mut functions[slot]).and_then(|f| Ok((f, payload::to_call(py, worker)?)));
+    let (function, (args, kwargs)) = match call {
+        Ok((Some(function), call)) => (function.into_bound(py), call),
+        Ok((None, (all, kwargs))) => match all.get_item(0) {
+            Ok(function) => (function, (all.get_slice(1, all.len()), kwargs)),
+            Err(error) => return failure(functions, error, true),
+        },
         Err(error) => return failure(functions, error, true),
-        Ok((Some(function), (args, kwargs))) => function.bind(py).call(args, kwargs.as_ref()),
-        Ok((None, (all, kwargs))) => {
-            let rest = all.get_slice(1, all.len());
-            let function = all.get_item(0);
-            drop(all);
-            function.and_then(|function| function.call(rest, kwargs.as_ref()))
-        }
     };
-    match called.and_then(|value| payload::of_value(&value)) {
-        Ok(bytes) => {
+    let value = match function.call(&args, kwargs.as_ref()) {
+        Ok(value) => value,
+        Err(error) => return failure(functions, error, false),
+    };
+    let answer = payload::of_value(worker.store(), &value);
+    match answer {
+        Ok(answer) => {
             end();
-            (wire::RESULT, bytes)
+            // blocks that came along must be seen to be free, or not, before the answer says so
+            let late = worker.attached().is_empty().then_some((value, args, kwargs));
+            (wire::RESULT, answer, late)
         }
         Err(error) => failure(functions, error, false),
     }

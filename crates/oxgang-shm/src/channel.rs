@@ -50,6 +50,9 @@ const AT_DATA: usize = 4096;
 /// its description.
 pub const IN_BLOCK: u8 = 0x80;
 
+/// Set in a frame's kind if blocks belong to it: the frame begins with their descriptions.
+pub const ATTACHED: u8 = 0x40;
+
 /// Sizes of a channel's rings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
@@ -148,10 +151,12 @@ impl<W: Words + Clone> OwnerEnd<W> {
 /// What a worker found in its requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request {
-    /// What it is, without [`IN_BLOCK`].
+    /// What it is, without [`IN_BLOCK`] and [`ATTACHED`].
     pub kind: u8,
     /// Whether the payload that was read describes a block.
     pub in_block: bool,
+    /// Whether the payload that was read begins with descriptions of blocks.
+    pub attached: bool,
     /// Of the task.
     pub id: u64,
     /// A second number.
@@ -273,8 +278,9 @@ impl<W: Words + Clone> WorkerEnd<W> {
 
 fn request_of(frame: &Frame) -> Request {
     Request {
-        kind: frame.kind & !IN_BLOCK,
+        kind: frame.kind & !(IN_BLOCK | ATTACHED),
         in_block: frame.kind & IN_BLOCK != 0,
+        attached: frame.kind & ATTACHED != 0,
         id: frame.id,
         aux: frame.aux,
         position: frame.position,
@@ -300,7 +306,9 @@ mod tests {
         owner.requests.push(1 | IN_BLOCK, 7, 3, &[b"abc"]).unwrap().unwrap();
         let mut payload = vec![9];
         let request = worker.take(&mut payload).unwrap().unwrap();
-        assert_eq!(request, Request { kind: 1, in_block: true, id: 7, aux: 3, position: 0 });
+        let expected =
+            Request { kind: 1, in_block: true, attached: false, id: 7, aux: 3, position: 0 };
+        assert_eq!(request, expected);
         assert_eq!(payload, b"abc");
         assert_eq!(worker.take(&mut payload).unwrap(), None);
         worker.publish(2, 7, 0, &[b"d", b"ef"]).unwrap().unwrap();

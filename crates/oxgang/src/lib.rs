@@ -24,6 +24,7 @@ pub mod pool;
 pub mod segment;
 pub mod spin;
 pub mod starter;
+pub mod store;
 pub mod supervisor;
 pub mod task;
 pub mod template;
@@ -32,7 +33,9 @@ pub mod worker;
 
 pub use limits::{Cause, Death, TaskOptions};
 pub use pool::{Pool, PoolOptions};
-pub use task::{Callable, Completion, Crash, JoinHandle, Outcome, Payload, Task, TaskId};
+pub use task::{
+    Body, Callable, Completion, Crash, Foreign, JoinHandle, Late, Outcome, Payload, Task, TaskId,
+};
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -42,6 +45,19 @@ static GENERATION: AtomicU64 = AtomicU64::new(0);
 /// and this process must not touch their memory or wait on their locks.
 pub fn forked() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
+}
+
+static FORKS: AtomicU64 = AtomicU64::new(0);
+
+/// To be called right before a fork, in the process that forks: what is mapped now is looked at
+/// by the child too from then on.
+pub fn forking() {
+    FORKS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Forks of this process and of those that it was forked from.
+pub(crate) fn forks() -> u64 {
+    FORKS.load(Ordering::Relaxed)
 }
 
 /// How many forks lie between the first process and this one.

@@ -96,8 +96,13 @@ impl Running {
     fn with(max_workers: usize, tasks_per_worker: Option<u64>) -> Self {
         let program = std::env::current_exe().expect("this program");
         let starter = Box::new(SpawnProgram::new(program, &["worker"]));
-        let options =
-            PoolOptions { max_workers, eager: false, tasks_per_worker, setup: Vec::new() };
+        let options = PoolOptions {
+            max_workers,
+            eager: false,
+            tasks_per_worker,
+            setup: Vec::new(),
+            room: 1 << 20,
+        };
         let pool = Arc::new(Pool::new(options, starter).expect("a pool"));
         let driver = {
             let pool = pool.clone();
@@ -123,7 +128,7 @@ fn word(text: &str) -> Arc<Callable> {
 
 fn result(handle: Arc<JoinHandle>) -> Vec<u8> {
     match handle.join() {
-        Some(Outcome::Result(bytes)) => bytes,
+        Some(Outcome::Result(body)) => body.to_vec().expect("readable"),
         other => panic!("not a result: {other:?}"),
     }
 }
@@ -142,7 +147,7 @@ fn results_and_errors_come_back() {
         assert_eq!(result(handle), expected);
     }
     let (_, failed) = running.submit(&fail, b"why");
-    assert!(matches!(failed.join(), Some(Outcome::Failure(text)) if text == b"why"));
+    assert!(matches!(failed.join(), Some(Outcome::Failure(text)) if text.inline() == Some(b"why")));
     running.end();
 }
 
@@ -207,7 +212,9 @@ fn many_deaths_exact_accounts() {
     let mut lost = Vec::new();
     for (i, handle) in handles {
         match handle.join() {
-            Some(Outcome::Result(bytes)) => assert_eq!(bytes, i.to_le_bytes()),
+            Some(Outcome::Result(body)) => {
+                assert_eq!(body.inline(), Some(i.to_le_bytes().as_slice()));
+            }
             Some(Outcome::Crashed(_)) => lost.push(i),
             other => panic!("task {i}: {other:?}"),
         }
@@ -352,7 +359,7 @@ fn results_and_terminations_race() {
             let told = running.pool.terminate(id);
             match handle.join() {
                 Some(Outcome::Result(bytes)) => {
-                    assert!(!told && bytes == round.to_le_bytes());
+                    assert!(!told && bytes.to_vec().unwrap() == round.to_le_bytes());
                     done += 1;
                 }
                 Some(Outcome::Cancelled) => assert!(told),

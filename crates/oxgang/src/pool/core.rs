@@ -5,18 +5,19 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use oxgang_os::Result;
+use oxgang_os::event::WakeUp;
 use oxgang_os::memory::OutOfMemory;
 use oxgang_os::process::Process;
 use oxgang_os::segment::Segment;
-use oxgang_shm::arena::Block;
 use oxgang_shm::ring::FIRST_INCARNATION;
 use oxgang_shm::watch::{Interest, Watch};
 
-use super::life::{Answer, Blocks, Life, Sent};
+use super::life::{Answer, Life, Sent};
 use crate::limits::{Moment, NEVER};
-use crate::segment::{BlockWriter, Mapped};
+use crate::segment::Mapped;
+use crate::store::Store;
 use crate::supervisor::{Event, Incarnation, Instruction, Phase, Supervisor};
-use crate::task::{Completion, Outcome, Payload, Task, TaskId};
+use crate::task::{Completion, Late, Outcome, Payload, Task, TaskId};
 use crate::wire;
 
 /// Work that a worker should have ahead of it, so that it need not wait for the next task.
@@ -25,6 +26,9 @@ const AHEAD_NS: u64 = 300_000;
 const MOST_AHEAD: u64 = 512;
 /// Tasks that may be queued behind others before the queue's state is looked at again.
 const LOOK_EVERY: usize = 16;
+
+/// Of so many tasks at the front of the queue the payloads are made ahead, if there is room.
+const MADE_AHEAD: usize = 64;
 
 /// Counters, for people.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -68,18 +72,32 @@ pub(super) struct Core {
     pub starts: Vec<(usize, Incarnation)>,
     /// Completions that asked to be told by the driver.
     pub attention: Vec<Arc<dyn Completion>>,
-    /// Completions that are done with: to be dropped without the lock.
+    /// Done with: to be dropped without the lock.
     pub spent: Vec<Arc<dyn Completion>>,
+    /// Payloads that were never made: what they were to be made of is somebody's objects.
+    pub spent_payloads: Vec<Payload>,
+    /// Tasks in the queue whose payload has yet to be made.
+    late: usize,
+    /// The driver has been told of them.
+    pub late_said: bool,
+    /// Bytes of unfinished calls that may be held; beyond, payloads are made late.
+    room: u64,
+    /// Bytes of unfinished calls outside of the store.
+    held: u64,
+    /// Blocks have been used: when nothing happens for a while, there is something to tidy up.
+    pub untidy: bool,
+    /// The driver has been told of that.
+    pub untidy_said: bool,
+    wake: Arc<WakeUp>,
     /// Unfinished tasks that will ask for it, and waiters that do not lead.
     pub watched: isize,
     interest: Interest,
-    arena: BlockWriter,
-    setup: Vec<u8>,
-    /// Where the setup is if it is long: lent for the pool's life, every worker reads it.
-    setup_block: Option<Block>,
+    store: Arc<Store>,
+    /// Every worker reads it.
+    setup: Payload,
     tasks_per_worker: Option<u64>,
     average_ns: Option<u64>,
-    watch: Watch<Mapped>,
+    pub watch: Watch<Mapped>,
 }
 
 impl Core {
@@ -87,7 +105,9 @@ impl Core {
         max_workers: usize,
         tasks_per_worker: Option<u64>,
         setup: Vec<u8>,
-        arena: BlockWriter,
+        room: u64,
+        store: Arc<Store>,
+        wake: Arc<WakeUp>,
         watch: Watch<Mapped>,
     ) -> Self {
         Self {
@@ -105,11 +125,18 @@ impl Core {
             starts: Vec::new(),
             attention: Vec::new(),
             spent: Vec::new(),
+            spent_payloads: Vec::new(),
+            late: 0,
+            late_said: false,
+            room,
+            held: 0,
+            untidy: false,
+            untidy_said: false,
+            wake,
             watched: 0,
             interest: Interest::Idle,
-            arena,
-            setup,
-            setup_block: None,
+            store,
+            setup: setup.into(),
             tasks_per_worker,
             average_ns: None,
             watch,
@@ -215,9 +242,8 @@ impl Core {
             }
         }
         if any {
-            let read = self.lives[index].callables_read();
-            self.give_back(read);
             let life = &mut self.lives[index];
+            life.forget_callables_read();
             // room has been made; a worker that waits for it must hear of it
             if life.settle_debts().is_err() {
                 life.give_up();
@@ -243,6 +269,7 @@ impl Core {
                     sent = last;
                 }
                 self.counters.answered += 1;
+                self.untidy |= answer.body.has_blocks();
                 let outcome = if answer.kind == wire::RESULT {
                     Outcome::Result(answer.body)
                 } else {
@@ -257,9 +284,12 @@ impl Core {
             }
             wire::SETUP_FAILED => {
                 let one = life.incarnation;
-                let why = String::from_utf8_lossy(&answer.body).into_owned();
+                let why = answer.body.to_vec().unwrap_or_default();
+                let why = String::from_utf8_lossy(&why).into_owned();
                 self.handle(Event::SetupFailed(one, why));
             }
+            wire::KEEP if life.keep(answer.id, answer.aux) => {}
+            wire::RELEASE if life.release(answer.aux) => {}
             _ => life.give_up(),
         }
     }
@@ -274,18 +304,95 @@ impl Core {
         });
     }
 
-    /// The end of a task's way: its block is free, and who waits is told.
+    /// The end of a task's way: its blocks are let go, and who waits is told.
     pub fn finish(&mut self, task: Task, outcome: Outcome) {
-        self.give_back(task.block);
-        self.tell(task.completion, outcome);
-    }
-
-    fn tell(&mut self, completion: Arc<dyn Completion>, outcome: Outcome) {
+        let Task { completion, payload, .. } = task;
+        self.held -= payload.held();
+        self.untidy |= payload.blocks().next().is_some();
+        if payload.is_late().is_some() {
+            self.late -= 1;
+            self.spent_payloads.push(payload);
+        }
         if completion.clone().complete(outcome) {
             self.watched -= 1;
             self.attention.push(completion);
         } else {
             self.spent.push(completion);
+        }
+    }
+
+    // -- payloads that are made late -----------------------------------------------------
+
+    /// Queues a task.
+    pub fn queue(&mut self, task: Task) {
+        self.held += task.payload.held();
+        self.late += usize::from(task.payload.is_late().is_some());
+        self.queue.push_back(task);
+    }
+
+    /// Bytes of unfinished calls.
+    pub fn held_bytes(&self) -> u64 {
+        self.held + self.store.lent_bytes()
+    }
+
+    /// Whether they are as many as may be.
+    pub fn is_full(&self) -> bool {
+        self.held_bytes() >= self.room
+    }
+
+    /// Whether the driver has to hear of something that it has not been told of.
+    pub fn needs_driver(&mut self) -> bool {
+        let late = !self.late_said && self.due().is_some();
+        let untidy = self.untidy && !self.untidy_said;
+        self.late_said |= late;
+        self.untidy_said |= untidy;
+        late || untidy || !self.attention.is_empty()
+    }
+
+    /// Nothing has happened for a while: blocks that nobody looks at any more go home, and what is
+    /// free goes back to the kernel.
+    pub fn tidy_up(&mut self) -> Result<()> {
+        self.untidy = false;
+        self.untidy_said = false;
+        for life in &mut self.lives {
+            // the next one is dropped when nobody may be looking
+            life.returns.leave();
+            if life.settle_debts().is_err() {
+                life.give_up();
+            }
+        }
+        self.store.trim().map(drop)
+    }
+
+    /// The task whose payload is to be made next: one that could be sent, or one of the next if
+    /// there is room.
+    pub fn due(&self) -> Option<(TaskId, Late)> {
+        if self.late == 0 {
+            return None;
+        }
+        let (index, late) =
+            self.queue.iter().take(MADE_AHEAD).enumerate().find_map(|(index, task)| {
+                Some((index, (task.id, task.payload.is_late()?.clone())))
+            })?;
+        (index == 0 || !self.is_full()).then_some(late)
+    }
+
+    /// The payload has been made, or cannot be. A task that has been taken back meanwhile needs
+    /// neither.
+    pub fn encoded(&mut self, id: TaskId, made: std::result::Result<Payload, Outcome>) {
+        let Some(index) = self.queue.iter().position(|task| task.id == id) else { return };
+        match made {
+            Ok(payload) => {
+                self.held += payload.held();
+                self.late -= 1;
+                self.spent_payloads
+                    .push(std::mem::replace(&mut self.queue[index].payload, payload));
+            }
+            Err(outcome) => {
+                if let Some(task) = self.queue.remove(index) {
+                    self.finish(task, outcome);
+                }
+            }
         }
     }
 
@@ -308,6 +415,10 @@ impl Core {
             if !task.completion.wanted() {
                 self.finish(task, Outcome::Cancelled);
                 continue;
+            }
+            if task.payload.is_late().is_some() {
+                self.queue.push_front(task); // its payload has yet to be made
+                break;
             }
             if let Some(task) = self.send(index, task) {
                 self.queue.push_front(task); // its ring is full: it has enough to do
@@ -360,26 +471,20 @@ impl Core {
 
     /// Sends a task, or gives it back. One that cannot be sent at all is told so.
     fn send(&mut self, index: usize, mut task: Task) -> Option<Task> {
-        let longest = Life::longest_inline();
-        let mut blocks: Blocks = [None; 2];
-        let lent = (|| {
-            for (place, need) in Life::needs(&task).into_iter().enumerate() {
-                let Some((slot, need)) = need.filter(|(_, need)| need.bytes.len() > longest) else {
-                    continue;
-                };
-                if self.lives[index].lacks(slot, need) {
-                    blocks[place] = Some(self.arena.put(&[&need.bytes])?);
-                }
-            }
-            if task.block.is_none() && task.payload.len() > longest {
-                task.block = Some(self.arena.put(&task.payload.parts())?);
-                task.payload = Payload::default();
-            }
-            Result::Ok(())
-        })();
-        if let Err(error) = lent {
-            self.give_back(blocks.into_iter().flatten());
-            let size = task.callable.bytes.len().max(task.payload.len());
+        let held = task.payload.held();
+        let needs = Life::needs(&task);
+        let lacking =
+            needs.map(|need| need.filter(|(slot, one)| self.lives[index].lacks(*slot, one)));
+        let mut definitions =
+            lacking.map(|need| need.map(|(_, one)| Payload::from(one.bytes.clone())));
+        let settled = definitions
+            .iter_mut()
+            .flatten()
+            .try_for_each(|definition| definition.settle(&self.store))
+            .and_then(|()| task.payload.settle(&self.store));
+        self.held -= held - task.payload.held();
+        if let Err(error) = settled {
+            let size = task.callable.bytes.len().max(task.payload.length());
             let why = format!("no shared memory for a call of {size} bytes: {error}");
             self.finish(task, Outcome::Broken(why.into()));
             return None;
@@ -388,15 +493,7 @@ impl Core {
             let look = overseen.options.first_look();
             self.look_within(look);
         }
-        let (task, unused) = self.lives[index].send(task, blocks)?;
-        self.give_back(unused.into_iter().flatten());
-        Some(task)
-    }
-
-    pub fn give_back(&mut self, blocks: impl IntoIterator<Item = Block>) {
-        for block in blocks {
-            self.arena.take_back(block.offset);
-        }
+        self.lives[index].send(task, &definitions)
     }
 
     /// Tasks begin in the order of their submission, as far as anybody can tell: a worker that
@@ -518,10 +615,8 @@ impl Core {
 
     /// Makes the channel of a worker that is to be started. Tasks may be sent to it at once.
     pub fn prepare(&mut self, one: Incarnation) -> Result<Segment> {
-        if self.setup_block.is_none() && self.setup.len() > Life::longest_inline() {
-            self.setup_block = Some(self.arena.put(&[&self.setup])?);
-        }
-        let life = Life::new(one, &self.setup, self.setup_block)?;
+        self.setup.settle(&self.store)?;
+        let life = Life::new(one, &self.setup, &self.wake)?;
         let channel = {
             use std::os::fd::AsFd;
             Segment::adopt(life.channel().as_fd().try_clone_to_owned()?)?
@@ -546,61 +641,15 @@ impl Core {
     }
 
     pub fn start_refused(&mut self, one: Incarnation, why: String) {
-        if let Some(index) = self.lives.iter().position(|life| life.incarnation == one) {
-            let life = self.lives.swap_remove(index);
-            self.requeue(life.sent.into_iter().rev().collect());
-        }
+        self.abandon(one);
         self.handle(Event::StartRefused(one, why));
     }
 
-    /// The process has ended: what it published counts, the task it had begun is lost, and
-    /// what it had not begun goes to others.
-    fn recover(&mut self, one: Incarnation) {
-        let Some(index) = self.lives.iter().position(|life| life.incarnation == one) else {
-            return;
-        };
-        self.take_in_from(index);
-        let mut life = self.lives.swap_remove(index);
-        self.give_back(std::mem::take(&mut life.callables).into_iter().map(|(_, block)| block));
-        self.give_back(std::mem::take(&mut life.held));
-        self.watch.forget_spinners();
-        let orderly = life.retiring && !life.given_up && life.ending.is_none();
-        if !orderly && life.ending.is_none() {
-            self.counters.crashed += 1;
+    /// Who was to start workers has ended, and will never say of some how that went.
+    pub fn starts_lost(&mut self, these: Vec<Incarnation>, why: String) {
+        for one in &these {
+            self.abandon(*one);
         }
-        let not_begun = life.not_begun();
-        let begun = life.sent.len() - not_begun;
-        let mut sent: Vec<Sent> = life.sent.drain(..).collect();
-        let free = sent.split_off(begun);
-        for lost in sent {
-            self.lost(&life, lost, orderly);
-        }
-        if let Some(why) = self.broken.clone() {
-            for sent in free {
-                self.finish(sent.task, Outcome::Broken(why.clone()));
-            }
-        } else {
-            self.counters.moved += free.len() as u64;
-            self.requeue(free.into_iter().rev().collect());
-        }
-    }
-
-    /// Every task that is left fails; later ones are refused.
-    pub fn break_down(&mut self, why: Arc<str>) {
-        if self.broken.is_some() {
-            return;
-        }
-        self.broken = Some(why.clone());
-        for index in 0..self.lives.len() {
-            self.take_in_from(index);
-            let sent: Vec<Sent> = self.lives[index].sent.drain(..).collect();
-            for sent in sent {
-                self.finish(sent.task, Outcome::Broken(why.clone()));
-            }
-        }
-        let later = std::mem::take(&mut self.later).into_values();
-        for task in std::mem::take(&mut self.queue).into_iter().chain(later) {
-            self.finish(task, Outcome::Broken(why.clone()));
-        }
+        self.handle(Event::StartsLost(these, why));
     }
 }

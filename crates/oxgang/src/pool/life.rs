@@ -6,18 +6,19 @@ use std::sync::Arc;
 
 use oxgang_os::Result;
 use oxgang_os::clock;
+use oxgang_os::event::WakeUp;
 use oxgang_os::futex;
 use oxgang_os::process::{Exit, Process};
 use oxgang_os::segment::Segment;
-use oxgang_shm::arena::Block;
-use oxgang_shm::channel::{AT_BELL, IN_BLOCK, OwnerEnd, Shape};
+use oxgang_shm::channel::{AT_BELL, ATTACHED, IN_BLOCK, OwnerEnd, Shape};
 use oxgang_shm::oversight::{self, Oversight};
 use oxgang_shm::ring::Full;
 
 use crate::limits::{Cause, Moment};
-use crate::segment::{BlockReader, Mapped};
+use crate::segment::Mapped;
+use crate::store::{Blocks, Received, Returns, Stored};
 use crate::supervisor::Incarnation;
-use crate::task::{Callable, Task};
+use crate::task::{Body, Callable, Payload, Task, split_attached};
 use crate::wire;
 
 /// Room in the ring that is kept for the last frame: it must find its way in whatever the ring
@@ -42,20 +43,13 @@ pub(super) struct Ending {
     pub killed_at: Moment,
 }
 
-/// An answer, its bytes copied out.
+/// An answer: short bytes copied out, long ones where they are.
 pub(super) struct Answer {
     pub kind: u8,
     pub id: u64,
     pub aux: u64,
-    pub body: Vec<u8>,
+    pub body: Body,
 }
-
-/// Where what a task needs beside its payload is, if it is long: its callable, and what tells its
-/// errors apart.
-pub(super) type Blocks = [Option<Block>; 2];
-
-/// A task for which there was no room, and the blocks that are not in use.
-pub(super) type Unsent = (Task, Blocks);
 
 /// Why a worker's memory cannot be worked with any more.
 pub(super) type Spoilt = std::io::Error;
@@ -67,7 +61,9 @@ pub(super) struct Life {
     page: Oversight<Mapped>,
     words: Mapped,
     segment: Segment,
-    results: BlockReader,
+    results: Arc<Blocks>,
+    /// Result blocks that nobody looks at any more, from whoever dropped them.
+    pub returns: Arc<Returns>,
     /// In the order in which they were sent.
     pub sent: VecDeque<Sent>,
     /// Which callable each of the worker's slots holds.
@@ -89,29 +85,27 @@ pub(super) struct Life {
     /// The most memory that it ever had, if that was looked at.
     pub peak: Option<u64>,
     /// Blocks that it may still read, of tasks that have been told their end.
-    pub held: Vec<Block>,
+    pub held: Vec<Arc<Stored>>,
     /// Tasks sent to it and not taken back.
     pub accepted: u64,
     /// Blocks of callables that it may not have read yet, by their frames.
-    pub callables: Vec<(u64, Block)>,
-    /// Blocks to give back when there is room to say so.
+    callables: Vec<(u64, Arc<Stored>)>,
+    /// Blocks of tasks that it has answered, which something there still looks at.
+    kept: Vec<Arc<Stored>>,
+    /// Result blocks to give back when there is room to say so.
     owed: Vec<u64>,
     stop_owed: bool,
 }
 
 impl Life {
-    pub fn new(incarnation: Incarnation, setup: &[u8], setup_block: Option<Block>) -> Result<Self> {
+    pub fn new(incarnation: Incarnation, setup: &Payload, bell: &Arc<WakeUp>) -> Result<Self> {
         let shape = Shape::STANDARD;
         let segment = Segment::create("oxgang channel", shape.bytes() as u64)?;
         let words = Mapped::new(segment.map(0, shape.bytes())?);
         let mut end = OwnerEnd::create(words.clone(), shape, incarnation);
-        let description = setup_block.map(Block::to_bytes);
-        let pushed = match &description {
-            Some(bytes) => end.requests.push(wire::SETUP | IN_BLOCK, 0, 0, &[bytes]),
-            None => end.requests.push(wire::SETUP, 0, 0, &[setup]),
-        };
+        let pushed = setup.frame(wire::SETUP, |kind, parts| end.requests.push(kind, 0, 0, parts));
         pushed.map_err(Spoilt::other)?.map_err(|Full| Spoilt::other("setup too long"))?;
-        let results = BlockReader::new(Segment::adopt(segment.as_fd().try_clone_to_owned()?)?);
+        let results = Blocks::new(Segment::adopt(segment.as_fd().try_clone_to_owned()?)?);
         Ok(Self {
             incarnation,
             end,
@@ -119,6 +113,7 @@ impl Life {
             words,
             segment,
             results,
+            returns: Returns::with_bell(bell.clone()),
             sent: VecDeque::new(),
             slots: vec![0; wire::SLOTS + wire::FILTERS],
             process: None,
@@ -133,6 +128,7 @@ impl Life {
             held: Vec::new(),
             accepted: 0,
             callables: Vec::new(),
+            kept: Vec::new(),
             owed: Vec::new(),
             stop_owed: false,
         })
@@ -145,10 +141,6 @@ impl Life {
     /// Its process number: by its own word, as long as nobody else has given one.
     pub fn pid(&self) -> Option<i32> {
         self.process.as_ref().map(|process| process.pid).or_else(|| self.page.pid())
-    }
-
-    pub fn longest_inline() -> usize {
-        Shape::STANDARD.longest_inline()
     }
 
     pub fn seems_asleep(&self) -> bool {
@@ -170,15 +162,21 @@ impl Life {
         self.slots[slot] != callable.id
     }
 
-    /// Sends a task, and before it what it needs and the worker lacks; `blocks` hold that, if it
-    /// is long. Gives the task back if there is no room now, or the worker had to be given up.
-    pub fn send(&mut self, mut task: Task, mut blocks: Blocks) -> Option<Unsent> {
+    /// Sends a task, and before it what it needs and the worker lacks, which must have been
+    /// settled (so must the task's own payload). Gives the task back if there is no room now, or
+    /// the worker had to be given up.
+    pub fn send(&mut self, mut task: Task, definitions: &[Option<Payload>; 2]) -> Option<Task> {
         let mut aux = 0;
         let needs = Self::needs(&task);
-        for (index, block) in blocks.iter_mut().enumerate() {
+        for (index, definition) in definitions.iter().enumerate() {
             let Some((slot, callable)) = needs[index] else { continue };
-            if self.lacks(slot, callable) && self.define(slot, callable, block).is_err() {
-                return Some((task, blocks));
+            if let Some(definition) = definition {
+                let id = callable.id;
+                let Ok(position) = self.push(wire::DEFINE, id, slot as u64, definition) else {
+                    return Some(task);
+                };
+                self.slots[slot] = id;
+                self.callables.extend(definition.blocks().map(|block| (position, block.clone())));
             }
             aux |= (slot as u64) << (16 * index);
         }
@@ -186,27 +184,14 @@ impl Life {
             aux |= wire::OVERSEEN;
             overseen.send(clock::now());
         }
-        match self.push(wire::TASK, task.id, aux, &task.payload.parts(), task.block) {
+        match self.push(wire::TASK, task.id, aux, &task.payload) {
             Ok(position) => {
                 self.accepted += 1;
                 self.sent.push_back(Sent { task, position });
                 None
             }
-            Err(Full) => Some((task, blocks)),
+            Err(Full) => Some(task),
         }
-    }
-
-    fn define(
-        &mut self,
-        slot: usize,
-        callable: &Callable,
-        block: &mut Option<Block>,
-    ) -> std::result::Result<(), Full> {
-        let bytes = &callable.bytes;
-        let position = self.push(wire::DEFINE, callable.id, slot as u64, &[bytes], *block)?;
-        self.slots[slot] = callable.id;
-        self.callables.extend(block.take().map(|block| (position, block)));
-        Ok(())
     }
 
     fn push(
@@ -214,39 +199,43 @@ impl Life {
         kind: u8,
         id: u64,
         aux: u64,
-        parts: &[&[u8]],
-        block: Option<Block>,
+        payload: &Payload,
     ) -> std::result::Result<u64, Full> {
-        let described = block.map(Block::to_bytes);
-        let described = described.as_ref().map(|bytes| [bytes.as_slice()]);
-        let (kind, parts) = match &described {
-            Some(description) => (kind | IN_BLOCK, description.as_slice()),
-            None => (kind, parts),
-        };
-        let length = parts.iter().map(|part| part.len()).sum();
-        let pushed = match self.end.requests.has_room(length, RESERVE) {
-            Ok(true) => self.end.requests.push(kind, id, aux, parts),
-            Ok(false) => Ok(Err(Full)),
-            Err(corrupt) => Err(corrupt),
-        };
+        let requests = &mut self.end.requests;
+        let pushed = payload.frame(kind, |kind, parts| {
+            let length = parts.iter().map(|part| part.len()).sum();
+            match requests.has_room(length, RESERVE) {
+                Ok(true) => requests.push(kind, id, aux, parts),
+                Ok(false) => Ok(Err(Full)),
+                Err(corrupt) => Err(corrupt),
+            }
+        });
         pushed.unwrap_or_else(|_| {
             self.give_up();
             Err(Full)
         })
     }
 
-    /// Blocks of callables that the worker has read by now.
-    pub fn callables_read(&mut self) -> Vec<Block> {
+    /// Forgets blocks of callables that the worker has read by now.
+    pub fn forget_callables_read(&mut self) {
         let Self { callables, end, .. } = self;
-        let mut read = Vec::new();
-        callables.retain(|(position, block)| {
-            let begun = end.requests.begun(*position).unwrap_or(false);
-            if begun {
-                read.push(*block);
-            }
-            !begun
+        callables.retain(|(position, _)| !end.requests.begun(*position).unwrap_or(false));
+    }
+
+    /// Something at the worker still looks at a block of this task; `false` if it makes that up.
+    pub fn keep(&mut self, task: u64, offset: u64) -> bool {
+        let sent = self.sent.iter().find(|sent| sent.task.id == task);
+        let block = sent.and_then(|sent| {
+            sent.task.payload.attached().iter().find(|block| block.block().offset == offset)
         });
-        read
+        self.kept.extend(block.cloned());
+        block.is_some()
+    }
+
+    /// Nothing looks at a kept block any more; `false` if it makes that up.
+    pub fn release(&mut self, offset: u64) -> bool {
+        let at = self.kept.iter().position(|block| block.block().offset == offset);
+        at.map(|at| self.kept.swap_remove(at)).is_some()
     }
 
     /// Wakes the worker if it sleeps.
@@ -261,16 +250,25 @@ impl Life {
         let Some(frame) = self.end.responses.peek().map_err(Spoilt::other)? else {
             return Ok(None);
         };
-        let mut body = Vec::new();
-        self.end.responses.read(&frame, &mut body);
+        let mut body = Body::default();
+        self.end.responses.read(&frame, &mut body.inline);
         self.end.responses.advance(&frame);
-        if frame.kind & IN_BLOCK != 0 {
-            let mut whole = Vec::new();
-            let block = self.results.read(&body, &mut whole)?;
-            self.owed.push(block.offset);
-            body = whole;
+        if frame.kind & ATTACHED != 0 {
+            let (attached, end) = split_attached(&body.inline, &self.results)?;
+            let received = attached.into_iter().map(|block| Arc::new(self.receive(block)));
+            body.blocks.get_or_insert_default().attached = received.collect();
+            body.inline.drain(..end);
         }
-        Ok(Some(Answer { kind: frame.kind & !IN_BLOCK, id: frame.id, aux: frame.aux, body }))
+        if frame.kind & IN_BLOCK != 0 {
+            let block = self.receive(self.results.find(&body.inline)?);
+            body.blocks.get_or_insert_default().block = Some(block);
+        }
+        let kind = frame.kind & !(IN_BLOCK | ATTACHED);
+        Ok(Some(Answer { kind, id: frame.id, aux: frame.aux, body }))
+    }
+
+    fn receive(&self, block: oxgang_shm::arena::Block) -> Received {
+        Received::new(&self.results, block, &self.returns, true)
     }
 
     pub fn has_answer(&self) -> bool {
@@ -400,6 +398,7 @@ impl Life {
     /// Says what is owed: blocks that are free again, and that it may end.
     pub fn settle_debts(&mut self) -> Result<()> {
         let mut said = false;
+        self.owed.extend(self.returns.take());
         while let Some(&offset) = self.owed.last() {
             if !self.end.requests.has_room(0, RESERVE).map_err(Spoilt::other)? {
                 break;
@@ -455,9 +454,11 @@ mod tests {
     /// A worker can write anything into its memory, and must not take tasks along.
     #[test]
     fn nonsense_in_the_memory_costs_no_task() {
-        let mut life = Life::new(FIRST_INCARNATION, b"", None).unwrap();
+        let mut life =
+            Life::new(FIRST_INCARNATION, &Payload::default(), &Arc::new(WakeUp::new().unwrap()))
+                .unwrap();
         for id in 1..=3 {
-            assert!(life.send(task(id), [None; 2]).is_none());
+            assert!(life.send(task(id), &[None, None]).is_none());
         }
         let head = 256; // of the requests, as the channel lays them out
         life.words.store(head, 1 << 50, Relaxed);
@@ -467,7 +468,7 @@ mod tests {
         let unsent = loop {
             // the position is looked at when the ring seems full
             filled += 1;
-            if let Some((task, _)) = life.send(task(filled), [None; 2]) {
+            if let Some(task) = life.send(task(filled), &[None, None]) {
                 break task;
             }
         };

@@ -1,25 +1,20 @@
-//! Limits and further tries: what the pool does about a task that takes too much, that somebody
-//! wants ended, or that was lost.
+//! Limits: what the pool does about a task that takes too much, or that somebody wants ended.
 //!
 //! A worker is ended for one task only, and must take no other along: before it is ended,
 //! everything behind that task is taken back. If that does not succeed, the worker has gone on to
 //! another task, so the one that was to be ended is done, and nobody is. From then on the worker
 //! can only answer for that task or die, and whichever is seen first under the lock counts.
 
-use std::hash::{BuildHasher, RandomState};
-
-use oxgang_os::clock;
 use oxgang_os::process::Exit;
+use oxgang_os::{clock, memory};
 
+use super::Pool;
 use super::core::Core;
 use super::life::{Ending, Life, Sent};
 use crate::Death;
 use crate::limits::{Cause, LAST_WORDS, Moment, NEVER, Step};
 use crate::supervisor::{Event, Incarnation};
-use crate::task::{Crash, Outcome, Task, TaskId};
-
-/// Kills for want of memory that were noticed so short a time ago may be this worker's too.
-const SAME_KILLS: u64 = 1_000_000_000;
+use crate::task::{Crash, Outcome, TaskId};
 
 /// A worker whose memory must be looked at, without the lock.
 pub(super) struct Measure {
@@ -37,6 +32,46 @@ pub(super) struct Looked {
     pub measures: Vec<Measure>,
 }
 
+impl Pool {
+    /// Ends a task: takes it back if it has not begun, and otherwise ends the worker that runs
+    /// it, and nothing else. Its completion is told at once: `Cancelled`, or `Crashed` with the
+    /// cause `Terminated`. `false`: it is done, and what became of it stands.
+    pub fn terminate(&self, id: TaskId) -> bool {
+        if self.forked() {
+            return false;
+        }
+        let mut core = self.core();
+        let terminated = core.terminate(id);
+        core.turn();
+        self.follow_up(core);
+        if terminated {
+            self.wake.ring(); // there is a process whose end is to be seen
+            self.wake_leader();
+        }
+        terminated
+    }
+
+    /// Looks at the memory of workers whose tasks have a limit.
+    pub(super) fn measure(&self, measures: &[Measure]) {
+        for measure in measures {
+            let resident = memory::resident(measure.pid);
+            let Some(mut used) = resident else { continue }; // it has ended
+            let over = used > measure.limit;
+            if over {
+                // what it shares with others is not its own: a closer look, which costs more
+                used = memory::proportional(measure.pid).unwrap_or(used);
+            }
+            let peak = if over { memory::peak(measure.pid) } else { None };
+            let mut core = self.core();
+            // the number is its own only if it is still there
+            let alive = core.life(measure.one).and_then(|life| life.process.clone());
+            if alive.is_some_and(|process| !process.ended()) {
+                core.measured(measure, used, peak);
+            }
+        }
+    }
+}
+
 impl Core {
     /// The driver must look after limits no later than so long from now.
     pub fn look_within(&mut self, limit: Option<std::time::Duration>) {
@@ -46,7 +81,7 @@ impl Core {
         self.look_at(clock::now().saturating_add(limit));
     }
 
-    fn look_at(&mut self, moment: Moment) {
+    pub(super) fn look_at(&mut self, moment: Moment) {
         if moment < self.promised {
             self.promised = moment;
             self.hurry = true;
@@ -206,7 +241,7 @@ impl Core {
     fn end_for(&mut self, index: usize) {
         let life = &mut self.lives[index];
         let Some(mut sent) = life.sent.pop_front() else { return };
-        life.held.extend(sent.task.block.take());
+        life.held.extend(sent.task.payload.blocks().cloned());
         let one = life.incarnation;
         let death = Death {
             pid: life.pid().unwrap_or(0),
@@ -222,88 +257,6 @@ impl Core {
         let crash = Crash { task: sent.task.id, death, earlier };
         self.finish(sent.task, Outcome::Crashed(crash));
         self.handle(Event::Condemned(one));
-    }
-
-    // -- what is lost, and further tries -------------------------------------------------
-
-    /// A task that a worker had begun and not answered, now that it is dead.
-    pub fn lost(&mut self, life: &Life, mut sent: Sent, orderly: bool) {
-        if let (Some(why), true) = (&self.broken, orderly) {
-            let why = why.clone();
-            self.counters.lost += 1;
-            return self.finish(sent.task, Outcome::Broken(why));
-        }
-        let ending = life.ending.as_ref().filter(|ending| ending.position == sent.position);
-        let (cause, stack) = match ending {
-            Some(ending) => (ending.cause.clone(), life.stacks()),
-            None => (Cause::Died(self.kernel_kills(life.exit)), String::new()),
-        };
-        *(if ending.is_some() { &mut self.counters.stopped } else { &mut self.counters.lost }) += 1;
-        let death = Death {
-            pid: life.pid().unwrap_or(0),
-            exit: life.exit,
-            ran: life.ran(&sent, clock::now()),
-            cause,
-            stack,
-            peak: life.peak,
-        };
-        let earlier = match &mut sent.task.overseen {
-            None => Vec::new(),
-            Some(overseen) => {
-                let earlier = overseen.tries.deaths.clone();
-                overseen.tries.deaths.push(death.clone());
-                let Some(last) = self.put_off(sent, true) else { return };
-                sent = last;
-                earlier
-            }
-        };
-        let crash = Crash { task: sent.task.id, death, earlier };
-        self.finish(sent.task, Outcome::Crashed(crash));
-    }
-
-    /// A task raised what is worth another try. Gives it back if it has none left.
-    pub fn try_again(&mut self, mut sent: Sent) -> Option<Sent> {
-        if let Some(overseen) = &mut sent.task.overseen {
-            overseen.tries.errors += 1;
-        }
-        self.put_off(sent, false)
-    }
-
-    /// Keeps a task for later, if it has a try left.
-    fn put_off(&mut self, sent: Sent, died: bool) -> Option<Sent> {
-        let Some(overseen) = &sent.task.overseen else { return Some(sent) };
-        let (options, tries) = (&overseen.options, &overseen.tries);
-        let cause = tries.deaths.last().filter(|_| died).map(|death| &death.cause);
-        let chance = RandomState::new().hash_one(sent.task.id);
-        let wanted = self.broken.is_none() && sent.task.completion.wanted();
-        let Some(pause) = tries.pause(options, cause, chance).filter(|_| wanted) else {
-            return Some(sent);
-        };
-        let moment = clock::now().saturating_add(pause.as_nanos() as u64);
-        self.counters.retried += 1;
-        self.later.insert((moment, sent.task.id), sent.task);
-        self.look_at(moment);
-        None
-    }
-
-    /// Takes a task back that is to be tried again.
-    pub fn take_from_later(&mut self, id: TaskId) -> Option<Task> {
-        let key = *self.later.keys().find(|(_, one)| *one == id)?;
-        self.later.remove(&key)
-    }
-
-    /// Processes that the kernel has killed for want of memory just now; `None`: that cannot be
-    /// known, or has nothing to do with this end.
-    fn kernel_kills(&mut self, exit: Exit) -> Option<u64> {
-        if exit != Exit::Signal(9) {
-            return None;
-        }
-        let (now, fresh) = (clock::now(), self.out_of_memory.look()?);
-        if fresh > 0 {
-            self.kills = (now, fresh);
-        }
-        let recent = now.saturating_sub(self.kills.0) <= SAME_KILLS;
-        Some(if recent { self.kills.1 } else { 0 })
     }
 }
 

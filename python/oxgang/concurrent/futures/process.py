@@ -35,6 +35,30 @@ def _default_context():
     return chooser.get_context()
 
 
+_context_starters = weakref.WeakSet()
+# Process.start() asks all processes whether they have ended; who asks at the same time in another
+# thread may be told nothing, or nonsense
+_asking = threading.Lock()
+
+
+def _disown_workers():
+    """In a fork of the program: `multiprocessing` shall not wait for the program's workers at the
+    fork's end."""
+    import sys
+
+    global _asking
+    _asking = threading.Lock()
+
+    module = sys.modules.get("multiprocessing.process")
+    for starter in list(_context_starters):
+        if module is not None:
+            module._children.difference_update(starter.processes.values())
+        starter.processes = {}
+
+
+os.register_at_fork(after_in_child=_disown_workers)
+
+
 class _ContextStarter:
     """Starts workers by a standard multiprocessing context."""
 
@@ -43,6 +67,7 @@ class _ContextStarter:
         self.initializer = initializer
         self.initargs = initargs
         self.processes = {}
+        _context_starters.add(self)
 
     def start(self, incarnation, channel, pool, wake):
         from oxgang._worker import Descriptors, run_process
@@ -55,21 +80,36 @@ class _ContextStarter:
                 target=run_process,
                 args=(Descriptors(incarnation, fds), self.initializer, self.initargs),
             )
-            process.start()
+            self._start_process(process)
         finally:
             for fd in fds:
                 os.close(fd)
         self.processes[process.pid] = process
         return process.pid
 
+    def _start_process(self, process):
+        method = self.context.get_start_method()
+        if method == "spawn":
+            from multiprocessing import resource_tracker
+
+            resource_tracker.ensure_running()  # it unblocks SIGINT when it is started
+        if method in ("spawn", "fork"):
+            with _asking, _template.CtrlCLater():
+                process.start()
+        else:
+            # what a fork server inherits, all its processes would, ours or not
+            with _asking:
+                process.start()
+
     def exitcode(self, pid):
         process = self.processes.pop(pid, None)
         if process is None:
             return None
-        process.join(5)
-        code = process.exitcode
-        if code is not None:
-            process.close()
+        with _asking:
+            process.join(5)
+            code = process.exitcode
+            if code is not None:
+                process.close()
         return code
 
 
@@ -84,6 +124,9 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
         initializer: Called with `initargs` at the start of each worker.
         initargs: Its arguments.
         max_tasks_per_child: Calls after which a worker is replaced by a fresh one.
+        arena_bytes: Bytes of arguments of unfinished calls that are held for the workers at a
+            time. A call that is submitted beyond keeps its arguments as they are, and is
+            encoded when its turn comes: changes that are made to them meanwhile may be seen.
         task_timeout: Seconds that a call may run, from when a worker begins it. Then
             `TaskTimeout` is raised inside it.
         timeout_grace: Seconds that it may go on after that; then its worker is ended, and its
@@ -93,12 +136,12 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
         retries: How many more times a call is run that was lost with its worker.
         retry_on: Exception classes for which it is run again too.
 
-    The last five are oxgang's own, and what calls have that are submitted by `submit` and `map`;
-    see ``docs/limits.md``, and `submit_with` for single calls.
+    The last five are what calls have that are submitted by `submit` and `map`; see
+    ``docs/limits.md``, and `submit_with` for single calls.
 
     Raises:
-        ValueError: max_workers or max_tasks_per_child is too small, or the latter is given
-            with the start method fork; or a limit is out of range.
+        ValueError: max_workers, max_tasks_per_child or arena_bytes is too small, or
+            max_tasks_per_child is given with the start method fork; or a limit is out of range.
         TypeError: initializer cannot be called, or max_tasks_per_child is no integer, or
             something else is not what it should be.
     """
@@ -111,6 +154,7 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
         initargs=(),
         *,
         max_tasks_per_child=None,
+        arena_bytes=256 << 20,
         task_timeout=None,
         timeout_grace=None,
         memory_limit=None,
@@ -123,6 +167,10 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
+        if not isinstance(arena_bytes, int):
+            raise TypeError("arena_bytes must be an integer")
+        if arena_bytes < 0:
+            raise ValueError("arena_bytes must be >= 0: a number of bytes")
         context = mp_context if mp_context is not None else _default_context()
         method = None if context is None else context.get_start_method(allow_none=False)
         if max_tasks_per_child is not None:
@@ -160,8 +208,7 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
             starter = (self._starter.start, self._starter.exitcode)
         self._handle = self._open(
             Future,
-            max_workers,
-            max_tasks_per_child,
+            (max_workers, max_tasks_per_child, arena_bytes),
             method == "fork",
             setup,
             starter,
@@ -174,11 +221,10 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
         if _exit.shutting_down:
             self._handle.kill("interpreter shutdown")
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
-        self._driver = threading.Thread(
-            target=self._handle.drive, name="oxgang-driver", daemon=True
-        )
-        _exit.watch(self._driver, self._handle)
-        self._driver.start()
+        driver = _exit.ServingThread(target=self._handle.drive, name="oxgang-driver", daemon=True)
+        driver.start()  # may be refused: then there is none, and the next submit tries again
+        self._driver = driver
+        _exit.watch(driver, self._handle)
 
     def submit_with(self, options, fn, /, *args, **kwargs):
         """`submit`, with options of this call's own.
@@ -222,10 +268,15 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
             self._driver.join()
 
     def __exit__(self, exc_type, exc_val, exc_tb):
-        if exc_type is not None and issubclass(exc_type, (KeyboardInterrupt, SystemExit)):
-            # whoever interrupts the program does not want to wait for its tasks
-            self._handle.kill(_KILLED.format(how=f"ended by {exc_type.__name__}"))
-        self.shutdown(wait=True)
+        # whoever interrupts the program does not want to wait for its tasks
+        try:
+            if exc_type is not None and issubclass(exc_type, (KeyboardInterrupt, SystemExit)):
+                self._handle.kill(_KILLED.format(how=f"ended by {exc_type.__name__}"))
+            self.shutdown(wait=True)
+        except KeyboardInterrupt:
+            self._handle.kill(_KILLED.format(how="ended by KeyboardInterrupt"))
+            self.shutdown(wait=True)
+            raise
         return False
 
     def terminate_workers(self):
@@ -244,7 +295,8 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
     def statistics(self):
         """Counts since the start (``submitted``, ``answered``, ``lost`` with their worker,
         ``stopped`` by a limit or by `terminate`, ``retried``, ``moved`` to another one, workers
-        ``started`` and ``crashed``), and ``workers``: a list of dicts with ``incarnation``,
+        ``started`` and ``crashed``), ``held_bytes`` of unfinished calls as of now, and
+        ``workers``: a list of dicts with ``incarnation``,
         ``pid``, ``ready`` and ``tasks`` at hand."""
         names = ("incarnation", "pid", "ready", "tasks")
         workers = [dict(zip(names, worker, strict=True)) for worker in self._handle.workers()]
