@@ -12,23 +12,6 @@ LIMIT_S = 0.05
 GRACE_S = 0.05
 
 
-def spin():
-    while True:
-        pass
-
-
-def stuck_in_c():
-    return sum(range(10**15))
-
-
-def pid_of(_value):
-    return os.getpid()
-
-
-def when_and_pid():
-    return time.monotonic(), os.getpid()
-
-
 def _late(pool, task, options, count, allowed):
     """Seconds between when the caller should have the exception at the latest, counted from the
     submit on an idle worker, and when it has it."""
@@ -52,7 +35,7 @@ def python_code(contender, scale):
 
     with process_pool(contender) as pool:
         options = TaskOptions(timeout=LIMIT_S, timeout_grace=10)
-        return _late(pool, spin, options, max(5, int(60 * scale)), LIMIT_S)
+        return _late(pool, work.spin, options, max(5, int(60 * scale)), LIMIT_S)
 
 
 def c_code(contender, scale):
@@ -61,7 +44,7 @@ def c_code(contender, scale):
     with process_pool(contender) as pool:
         options = TaskOptions(timeout=LIMIT_S, timeout_grace=GRACE_S)
         count = max(5, int(40 * scale))
-        return _late(pool, stuck_in_c, options, count, LIMIT_S + GRACE_S)
+        return _late(pool, work.stuck_in_c, options, count, LIMIT_S + GRACE_S)
 
 
 def recovery(contender, scale):
@@ -70,12 +53,12 @@ def recovery(contender, scale):
     seconds = []
     with process_pool(contender, workers=1) as pool:
         for _ in range(max(5, int(60 * scale))):
-            victim = pool.submit(pid_of, 0).result()
+            victim = pool.submit(work.nothing_and_pid, 0).result()
             killed = time.monotonic()
             os.kill(victim, signal.SIGKILL)
             while True:
                 try:
-                    began, pid = pool.submit(when_and_pid).result()
+                    began, pid = pool.submit(work.when_and_pid).result()
                 except Exception as error:
                     if type(error).__name__ != "WorkerCrashed":
                         raise

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from benches import limits, numbers, work
+from benches import limits, locks, numbers, work
 from benches.contenders import WORKERS, chunk_mapper, process_pool, thread_pool
 
+LOCKS = ("standard", "control", "oxgang")
 BOTH = ("standard", "control", "oxgang", "oxgang-parked")
 START_LIMIT_S = 120
 HAND_PICKED = (1, 4, 16, 64)
@@ -209,6 +210,26 @@ SCENARIOS = {
             "thread-many",
             partial(many, thread_pool, work.nothing, _same),
             *(BOTH, ("standard",), "µs", f"{_MANY}, on two threads"),
+        ),
+        Scenario(
+            "lock-with",
+            locks.with_lock,
+            *(LOCKS, ("standard",), "µs", "multiprocessing.Lock: an empty with block"),
+        ),
+        Scenario(
+            "lock-contended",
+            locks.contended,
+            *(LOCKS, ("standard",), "µs", "two processes add to one number under one lock"),
+        ),
+        Scenario(
+            "value-increment",
+            locks.value_increment,
+            *(LOCKS, ("standard",), "µs", "multiprocessing.Value += 1 under its lock"),
+        ),
+        Scenario(
+            "array-item",
+            locks.array_item,
+            *(LOCKS, ("standard",), "µs", "multiprocessing.Array: an item is read"),
         ),
         Scenario(
             "start",

@@ -1,5 +1,7 @@
 """What the workers run. A module of its own: importing it must cost them nothing."""
 
+import os
+import time
 from dataclasses import dataclass
 
 
@@ -41,3 +43,20 @@ def burn(steps):
     for _ in range(steps):
         value = (value * 1103515245 + 12345) & 0x7FFFFFFF
     return value
+
+
+def spin():
+    while True:
+        pass
+
+
+def stuck_in_c():
+    return sum(range(10**15))
+
+
+def nothing_and_pid(_value):
+    return os.getpid()
+
+
+def when_and_pid():
+    return time.monotonic(), os.getpid()

@@ -76,11 +76,33 @@ class PayloadError(BrokenProcessPool):
     """
 
 
+class OwnerDied(RuntimeError):
+    """A lock that asked for it (``on_owner_death="raise"``) was held by a process that died.
+
+    The lock is not taken, and every `acquire` raises this until somebody has called its
+    ``recover()``, which takes it: put right what the lock guards, then release it.
+
+    Attributes: ``pid`` (int), the process that died.
+    """
+
+    def __init__(self, message, *, pid=None):
+        super().__init__(message)
+        self.pid = pid
+
+    def __reduce__(self):
+        return _rebuild_owner_died, (self.args[0], self.pid)
+
+
+def _rebuild_owner_died(message, pid):
+    return OwnerDied(message, pid=pid)
+
+
 __all__ = [
     "BrokenExecutor",
     "BrokenProcessPool",
     "Death",
     "MemoryLimitExceeded",
+    "OwnerDied",
     "PayloadError",
     "TaskTerminated",
     "TaskTimeout",

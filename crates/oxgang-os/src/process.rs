@@ -177,6 +177,91 @@ pub fn end_child(pid: i32) -> Result<()> {
     Ok(())
 }
 
+/// This process, this thread: the kernel's numbers.
+#[must_use]
+pub fn own_numbers() -> (u32, u32) {
+    let pid = rustix::process::getpid().as_raw_nonzero().get();
+    let tid = rustix::thread::gettid().as_raw_nonzero().get();
+    (pid.unsigned_abs(), tid.unsigned_abs())
+}
+
+/// What `/proc` says of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It started at this tick; `ended`: at least its first thread has.
+    There { start: u64, ended: bool },
+    /// It is not listed.
+    Absent,
+    /// The question failed: no descriptor is left, say.
+    Unknown,
+}
+
+fn standing(pid: u32) -> Standing {
+    match std::fs::read(format!("/proc/{pid}/stat")) {
+        Ok(stat) => parse_stat(&stat).unwrap_or(Standing::Unknown),
+        Err(error) if is_absence(&error) => Standing::Absent,
+        Err(_) => Standing::Unknown,
+    }
+}
+
+fn is_absence(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::NotFound
+        || error.raw_os_error() == Some(Errno::SRCH.raw_os_error())
+}
+
+fn parse_stat(stat: &[u8]) -> Option<Standing> {
+    // the name in parentheses may itself hold any bytes
+    let after_name = stat.iter().rposition(|byte| *byte == b')')? + 2;
+    let text = std::str::from_utf8(stat.get(after_name..)?).ok()?;
+    let mut fields = text.split(' ');
+    let ended = matches!(fields.next()?, "Z" | "X" | "x");
+    // state is the third field, the start the twenty-second
+    Some(Standing::There { start: fields.nth(18)?.parse().ok()?, ended })
+}
+
+/// When a process started, in ticks since the machine did; 0: nobody knows.
+#[must_use]
+pub fn started(pid: u32) -> u64 {
+    match standing(pid) {
+        Standing::There { start, .. } => start,
+        Standing::Absent | Standing::Unknown => 0,
+    }
+}
+
+/// Whether the process `pid` is alive, and the one that is meant: `is_it` says so by its start.
+/// A process that has ended and waits to be reaped is not alive. In doubt it is.
+#[must_use]
+pub fn lives(pid: u32, is_it: impl FnOnce(u64) -> bool) -> bool {
+    let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let Some(number) = number else { return false };
+    let answers = rustix::process::test_kill_process(number);
+    if answers == Err(Errno::SRCH) {
+        return false;
+    }
+    match standing(pid) {
+        Standing::There { start, .. } if !is_it(start) => false,
+        // the first thread of a process may end before others do
+        Standing::There { ended: true, .. } => {
+            match std::fs::read_dir(format!("/proc/{pid}/task")) {
+                Ok(threads) => threads.count() > 1,
+                Err(error) => !is_absence(&error),
+            }
+        }
+        Standing::There { .. } | Standing::Unknown => true,
+        // it has gone since the first question; unless `/proc` hides it (another user's), or is
+        // not there at all
+        Standing::Absent => answers.is_err() || standing(own_numbers().0) == Standing::Absent,
+    }
+}
+
+/// Whether the process has this thread. In doubt it has.
+#[must_use]
+pub fn has_thread(pid: u32, tid: u32) -> bool {
+    let path = format!("/proc/{pid}/task/{tid}");
+    rustix::fs::access(path.as_str(), rustix::fs::Access::EXISTS) != Err(Errno::NOENT)
+        || standing(own_numbers().0) == Standing::Absent
+}
+
 /// The owner's end of a line that ends other processes when the owner ends.
 ///
 /// It is the writing end of a pipe. While some process has it open, nothing happens; when the
@@ -271,6 +356,36 @@ mod tests {
         child.kill().unwrap();
         assert_eq!(wait(&child), Exit::Signal(9));
         child.kill().unwrap();
+    }
+
+    #[test]
+    fn life_is_told_from_number_start_and_thread() {
+        let (pid, tid) = own_numbers();
+        let start = started(pid);
+        assert!(start > 0);
+        assert!(lives(pid, |tick| tick == start));
+        assert!(!lives(pid, |tick| tick == start + 1), "another one with the same number");
+        assert!(has_thread(pid, tid));
+        let other = std::thread::spawn(|| own_numbers().1).join().unwrap();
+        assert!(!has_thread(pid, other));
+        let (child, _link) = cat();
+        let number = child.pid.unsigned_abs();
+        assert!(lives(number, |_| true));
+        child.kill().unwrap();
+        crate::event::wait_readable(&[child.as_fd()], Some(Duration::from_secs(30))).unwrap();
+        assert!(!lives(number, |_| true), "not reaped, but dead");
+        assert!(child.exit(true).is_some());
+        assert!(!lives(number, |_| true));
+    }
+
+    #[test]
+    fn names_of_processes_hide_nothing() {
+        let line = b"7 (a) S) 9 Z (x) R 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 1 1";
+        assert_eq!(parse_stat(line), Some(Standing::There { start: 4711, ended: false }));
+        let zombie = b"7 (cat) Z 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 12 0 0\n";
+        assert_eq!(parse_stat(zombie), Some(Standing::There { start: 12, ended: true }));
+        assert_eq!(parse_stat(b"7 (cat) S 1"), None);
+        assert_eq!(standing(u32::MAX), Standing::Absent);
     }
 
     #[test]

@@ -51,6 +51,17 @@ impl Segment {
         Ok(Self { fd })
     }
 
+    /// One that another process has open under this number, found through `/proc`. The other must
+    /// be this user's. Which segment it is has to be checked: the number may mean another by now.
+    ///
+    /// # Errors
+    /// If that process has ended or has no such descriptor, or it is no segment.
+    pub fn open_of(pid: u32, fd: i32) -> Result<Self> {
+        let path = format!("/proc/{pid}/fd/{fd}");
+        let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC;
+        Self::adopt(rustix::fs::open(path.as_str(), flags, rustix::fs::Mode::empty())?)
+    }
+
     /// Its length now.
     ///
     /// # Errors
@@ -251,6 +262,13 @@ impl Mapping {
         }
     }
 
+    /// Where it begins: for code that is not Rust, to which only the address is told. Readable and
+    /// writable as long as this value lives.
+    #[must_use]
+    pub fn address(&self) -> NonNull<u8> {
+        self.base
+    }
+
     /// Whether the bytes at `at` are these.
     ///
     /// # Panics
@@ -298,6 +316,7 @@ impl PrivateMapping {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
     use std::sync::atomic::Ordering::Relaxed;
 
     use super::*;
@@ -330,19 +349,6 @@ mod tests {
         assert_eq!(&back, b"new");
         assert!(segment.grow(4096).is_err(), "sealed");
         assert_eq!(segment.length().unwrap(), 8192);
-    }
-
-    #[test]
-    fn a_second_writer_has_its_own_position() {
-        let segment = Segment::create("test", 4096).unwrap();
-        let far = 1 << 40;
-        let writer = segment.writer_at(far).unwrap();
-        assert_eq!(segment.read_at(far, 100).unwrap(), b"", "nobody has written");
-        for part in [&b"one "[..], b"two"] {
-            assert_eq!(rustix::io::write(&writer, part).unwrap(), part.len());
-        }
-        assert_eq!(segment.read_at(far, 100).unwrap(), b"one two");
-        assert_eq!(segment.read_at(far, 3).unwrap(), b"one");
     }
 
     #[test]
@@ -385,6 +391,33 @@ mod tests {
         let mut shared = [0; 6];
         segment.map(4096, 4096).unwrap().read(0, &mut shared);
         assert_eq!(&shared, b"before");
+    }
+
+    #[test]
+    fn a_second_writer_has_its_own_position() {
+        let segment = Segment::create("test", 4096).unwrap();
+        let far = 1 << 40;
+        let writer = segment.writer_at(far).unwrap();
+        assert_eq!(segment.read_at(far, 100).unwrap(), b"", "nobody has written");
+        for part in [&b"one "[..], b"two"] {
+            assert_eq!(rustix::io::write(&writer, part).unwrap(), part.len());
+        }
+        assert_eq!(segment.read_at(far, 100).unwrap(), b"one two");
+        assert_eq!(segment.read_at(far, 3).unwrap(), b"one");
+    }
+
+    #[test]
+    fn it_is_found_by_number() {
+        let segment = Segment::create("test", 4096).unwrap();
+        segment.write_at(8, b"here").unwrap();
+        let (pid, fd) = (std::process::id(), segment.as_fd().as_raw_fd());
+        let mut back = [0; 4];
+        Segment::open_of(pid, fd).unwrap().map(0, 4096).unwrap().read(8, &mut back);
+        assert_eq!(&back, b"here");
+        drop(segment);
+        assert!(Segment::open_of(pid, 1 << 20).is_err());
+        let file = std::fs::File::open("/proc/self/stat").unwrap();
+        assert!(Segment::open_of(pid, file.as_raw_fd()).is_err(), "no segment");
     }
 
     #[test]

@@ -8,11 +8,14 @@
 mod cli;
 mod codec;
 mod future;
+mod gather;
+mod items;
 mod limits;
 mod payload;
 mod pool;
 mod python;
 mod raw;
+mod sync;
 mod template;
 mod threads;
 mod timer;
@@ -40,11 +43,17 @@ mod _core {
     #[pymodule_export]
     use crate::future::Future;
     #[pymodule_export]
+    use crate::gather::{SharedBarrier, SharedCondition, SharedEvent};
+    #[pymodule_export]
+    use crate::items::{SharedItems, SharedNumber};
+    #[pymodule_export]
     use crate::limits::Options;
     #[pymodule_export]
     use crate::pool::{PoolHandle, ProcessPool, Sendable};
     #[pymodule_export]
-    use crate::raw::{Buffer, Unlocked};
+    use crate::raw::{Buffer, SharedRegion, Unlocked};
+    #[pymodule_export]
+    use crate::sync::{SharedLock, SharedSemaphore};
     #[pymodule_export]
     use crate::template::{Held, Invitation, Lifeline, Template, TemplateServer, hold_lifeline};
     #[pymodule_export]

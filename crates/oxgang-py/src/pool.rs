@@ -225,8 +225,8 @@ impl ProcessPool {
     }
 
     /// Makes the pool. `sizes`: workers, tasks per worker, bytes that may be held. `starter` is a
-    /// function that gives the template of the moment, or a pair of functions: see
-    /// `PythonStarter`. `options` are of calls that are given none.
+    /// function that gives the template of the moment, or a pair of functions: see `PythonStarter`.
+    /// `options` are of calls that are given none.
     fn _open(
         &self,
         future_class: Py<PyAny>,
@@ -236,8 +236,8 @@ impl ProcessPool {
         starter: &Bound<'_, PyAny>,
         options: Option<&Options>,
     ) -> PyResult<PoolHandle> {
-        let own = options;
         let (max_workers, tasks_per_worker, room) = sizes;
+        let own = options;
         let starter: Box<dyn Starter> = match starter.extract() {
             Ok((start, exitcode)) => Box::new(PythonStarter { start, exitcode }),
             Err(_) => {
@@ -314,10 +314,8 @@ impl ProcessPool {
         for args in calls.try_iter()? {
             let args = args?.cast_into::<PyTuple>()?;
             let callable = this.callable(&r#fn);
-            let (future, mut task) = this.prepare(pool, class, &r#fn, callable, &args, None)?;
-            if let (Some(options), Some(task)) = (this.options.get(), &mut task) {
-                task.set_options(options.clone());
-            }
+            let (future, task) = this.prepare(pool, class, &r#fn, callable, &args, None)?;
+            let task = task.map(|task| task.with_options(this.options.get().cloned()));
             futures.append(future)?;
             tasks.extend(task);
             if tasks.len() == TOGETHER {
@@ -352,10 +350,8 @@ impl ProcessPool {
         let (pool, class) = this.opened()?;
         let callable = this.callable(r#fn);
         let (future, task) = this.prepare(pool, class, r#fn, callable, args, kwargs)?;
-        if let Some(mut task) = task {
-            if let Some(options) = options {
-                task.set_options(options.clone());
-            }
+        if let Some(task) = task {
+            let task = task.with_options(options.cloned());
             this.see_to_driver(slf)?;
             pool.submit(task).map_err(|refused| refusal(py, &refused))?;
         }

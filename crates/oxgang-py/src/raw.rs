@@ -11,6 +11,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::raw::c_int;
 use std::sync::Arc;
 
+use oxgang::region::Region;
 use oxgang::store::Received;
 use oxgang_os::segment::PrivateMapping;
 use pyo3::buffer::PyBuffer;
@@ -98,6 +99,69 @@ impl Buffer {
 
     fn __len__(&self) -> usize {
         self.mapping.length()
+    }
+}
+
+/// Memory that several processes use at once; see `oxgang.shared`.
+#[pyclass(frozen, module = "oxgang._core")]
+pub struct SharedRegion {
+    region: Arc<Region>,
+}
+
+#[pymethods]
+impl SharedRegion {
+    /// A new one of so many zero bytes.
+    #[new]
+    fn new(length: usize) -> PyResult<Self> {
+        Region::create(length).map(|region| Self { region }).map_err(|error| {
+            let text = format!("no shared memory for {length} bytes: {error}");
+            pyo3::exceptions::PyMemoryError::new_err(text)
+        })
+    }
+
+    /// The one that process `pid` has open as `fd`; a handle of it has arrived.
+    #[staticmethod]
+    fn arrived(pid: u32, fd: i32, key: (u64, u64)) -> PyResult<Self> {
+        let region = Region::open((pid, fd, key))?;
+        region.arrive();
+        Ok(Self { region })
+    }
+
+    #[getter]
+    fn key(&self) -> (u64, u64) {
+        self.region.key()
+    }
+
+    /// Where it is in this process.
+    #[getter]
+    fn address(&self) -> usize {
+        self.region.data().map_or(0, |data| data.address().as_ptr() as usize)
+    }
+
+    /// A handle is being sent: what to say of where it is.
+    fn send(&self) -> (u32, i32, (u64, u64)) {
+        self.region.send()
+    }
+
+    unsafe fn __getbuffer__(
+        slf: Bound<'_, Self>,
+        view: *mut ffi::Py_buffer,
+        flags: c_int,
+    ) -> PyResult<()> {
+        let region = &slf.get().region;
+        let length = ffi::Py_ssize_t::try_from(region.length())?;
+        let address = region.data().map_or(std::ptr::NonNull::dangling(), |data| data.address());
+        let address = address.as_ptr().cast();
+        // SAFETY: `view` is the interpreter's, to be filled; the memory is mapped, writable and
+        // `length` bytes long as long as this object lives, which the view keeps alive. Rust
+        // holds no reference into it; that others write it too is what it is for.
+        let filled =
+            unsafe { ffi::PyBuffer_FillInfo(view, slf.as_ptr(), address, length, 0, flags) };
+        if filled == 0 { Ok(()) } else { Err(PyErr::fetch(slf.py())) }
+    }
+
+    fn __len__(&self) -> usize {
+        self.region.length()
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use oxgang::Payload;
+use oxgang::region;
 use oxgang::segment::Mapped;
 use oxgang::wire;
 use oxgang::worker::{Next, Worker};
@@ -91,6 +92,7 @@ pub fn work(py: Python<'_>, invitation: &Invitation, setup: &Bound<'_, PyAny>) -
     let mut functions: Vec<Option<Function>> = (0..slots).map(|_| None).collect();
     let mut armed: Option<Py<Interrupt>> = None;
     let mut in_a_row = 0;
+    region::take_down_sent();
     loop {
         in_a_row += 1;
         let quick = if in_a_row < IN_A_ROW { worker.try_next() } else { Ok(None) };
@@ -125,6 +127,7 @@ pub fn work(py: Python<'_>, invitation: &Invitation, setup: &Bound<'_, PyAny>) -
                 let (kind, answer, done_with) =
                     answer(py, &mut functions, slot, filter, &worker, interrupt);
                 let nanoseconds = start.elapsed().as_nanos() as u64;
+                worker.add_regions(region::take_sent());
                 publish(py, &mut worker, kind, request.id, nanoseconds, answer)?;
                 drop(done_with);
             }
@@ -209,7 +212,8 @@ fn answer<'py>(
         // dump_error falls back by itself; what is left is an empty failure, a clear one
         (if again { wire::AGAIN } else { wire::FAILURE }, bytes.unwrap_or_default(), None)
     };
-    let call = load(py, &mut functions[slot]).and_then(|f| Ok((f, payload::to_call(py, worker)?)));
+    let call = load(py, &mut functions[slot]);
+    let call = call.and_then(|f| Ok((f, payload::to_call(py, worker)?)));
     let (function, (args, kwargs)) = match call {
         Ok((Some(function), call)) => (function.into_bound(py), call),
         Ok((None, (all, kwargs))) => match all.get_item(0) {
@@ -222,13 +226,12 @@ fn answer<'py>(
         Ok(value) => value,
         Err(error) => return failure(functions, error, false),
     };
-    let answer = payload::of_value(worker.store(), &value);
-    match answer {
+    match payload::of_value(worker.store(), &value) {
         Ok(answer) => {
             end();
             // blocks that came along must be seen to be free, or not, before the answer says so
-            let late = worker.attached().is_empty().then_some((value, args, kwargs));
-            (wire::RESULT, answer, late)
+            let done_with = worker.attached().is_empty().then_some((value, args, kwargs));
+            (wire::RESULT, answer, done_with)
         }
         Err(error) => failure(functions, error, false),
     }

@@ -6,6 +6,9 @@
 
 #![cfg(loom)]
 
+#[path = "loom_parts/sync.rs"]
+mod sync;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering as StdOrdering;
 

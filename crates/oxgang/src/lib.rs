@@ -15,17 +15,20 @@
 //! | [`template`] | a process that forks workers on request, both sides of it |
 //! | [`task`] | tasks, outcomes, and who is told |
 //! | [`spin`] | when to spin before sleeping |
+//! | [`sync`] | locks and their kin between processes: waiting, life, and where they are kept |
 //! | [`segment`] | shared structures over mapped memory; blocks in growing files |
 
 #![forbid(unsafe_code)]
 
 pub mod limits;
 pub mod pool;
+pub mod region;
 pub mod segment;
 pub mod spin;
 pub mod starter;
 pub mod store;
 pub mod supervisor;
+pub mod sync;
 pub mod task;
 pub mod template;
 pub mod wire;

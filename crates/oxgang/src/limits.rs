@@ -164,32 +164,6 @@ impl Tries {
     }
 }
 
-/// What a task with options has beside the rest; apart, so that others are no larger for it.
-#[derive(Debug)]
-pub(crate) struct Overseen {
-    pub options: Arc<TaskOptions>,
-    pub tries: Tries,
-    /// When the owner sent it to its worker.
-    pub sent: Moment,
-    /// When it began there: no later than this.
-    pub began: Option<Moment>,
-    pub limits: Limits,
-}
-
-impl Overseen {
-    pub fn new(options: Arc<TaskOptions>) -> Self {
-        let (tries, limits) = (Tries::default(), Limits::new());
-        Self { options, tries, sent: 0, began: None, limits }
-    }
-
-    /// A try begins its way to a worker.
-    pub fn send(&mut self, now: Moment) {
-        self.sent = now;
-        self.began = None;
-        self.limits = Limits::new();
-    }
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Running,

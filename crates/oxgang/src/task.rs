@@ -7,10 +7,11 @@ use oxgang_os::Result;
 use oxgang_shm::arena::Block;
 use oxgang_shm::channel::{ATTACHED, IN_BLOCK, Shape};
 
+use crate::region::Region;
 use crate::store::{Blocks, Received, Store, Stored};
 use crate::wire;
 
-use crate::limits::{Death, Overseen, TaskOptions};
+use crate::limits::{Death, TaskOptions, Tries};
 
 /// Number of a task, unique in this process.
 pub type TaskId = u64;
@@ -71,6 +72,8 @@ pub(crate) struct BodyBlocks {
     /// Where the bytes are if they are long.
     pub block: Option<Received>,
     pub attached: Vec<Arc<Received>>,
+    /// Open here, so that they can be found when the bytes are looked at.
+    pub regions: Vec<Arc<Region>>,
 }
 
 /// A payload that goes nowhere.
@@ -316,8 +319,8 @@ pub struct Task {
     pub(crate) callable: Arc<Callable>,
     pub(crate) payload: Payload,
     pub(crate) completion: Arc<dyn Completion>,
-    /// If it has options.
-    pub(crate) overseen: Option<Box<Overseen>>,
+    pub(crate) options: Option<Arc<TaskOptions>>,
+    pub(crate) tries: Option<Box<Tries>>,
 }
 
 impl Task {
@@ -329,13 +332,15 @@ impl Task {
         payload: impl Into<Payload>,
         completion: Arc<dyn Completion>,
     ) -> Self {
-        Self { id, callable, payload: payload.into(), completion, overseen: None }
+        let payload = payload.into();
+        Self { id, callable, payload, completion, options: None, tries: None }
     }
 
-    /// Gives it limits, or further tries.
-    pub fn set_options(&mut self, options: Arc<TaskOptions>) {
-        let matters = options.asks_for_something();
-        self.overseen = matters.then(|| Box::new(Overseen::new(options)));
+    /// With limits, or further tries.
+    #[must_use]
+    pub fn with_options(mut self, options: Option<Arc<TaskOptions>>) -> Self {
+        self.options = options.filter(|options| options.asks_for_something());
+        self
     }
 }
 

@@ -30,6 +30,9 @@ pub const RELEASE: u8 = 6;
 
 /// Worker to owner: the task `id` raised what is worth another try, if it has one left.
 pub const AGAIN: u8 = 7;
+/// Worker to owner: the region whose address is the payload belongs to the answer of task `id`, which
+/// comes next. The owner opens it at once: the worker may be gone when the answer is looked at.
+pub const REGION: u8 = 8;
 
 /// Callables that a worker keeps; the owner decides which slot holds which.
 pub const SLOTS: usize = 256;

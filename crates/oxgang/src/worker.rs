@@ -20,6 +20,7 @@ use oxgang_shm::oversight::Oversight;
 use oxgang_shm::ring::Full;
 use oxgang_shm::watch::{self, WATCH_BYTES, Wake, Watch};
 
+use crate::region;
 use crate::segment::Mapped;
 use crate::spin::{self, Spinner};
 use crate::starter::Invited;
@@ -49,6 +50,7 @@ pub struct Worker {
     returns: Arc<Returns>,
     /// Of these, what the owner has yet to be told.
     unsaid: Vec<u64>,
+    regions: Vec<region::Address>,
     spinner: Spinner,
     payload: Vec<u8>,
     /// Where the last request's bytes are, if not in `payload`.
@@ -94,6 +96,7 @@ impl Worker {
             lent: HashMap::new(),
             returns: Arc::default(),
             unsaid: Vec::new(),
+            regions: Vec::new(),
             spinner: Spinner::new(spin::budget()),
             payload: Vec::new(),
             block: None,
@@ -128,10 +131,10 @@ impl Worker {
             let slot = wire::slot(request.aux);
             match request.kind {
                 wire::TASK => {
+                    self.fetch_payload()?;
                     if request.aux & wire::OVERSEEN != 0 {
                         self.page.begin(request.position, clock::now());
                     }
-                    self.fetch_payload()?;
                     let start = Instant::now();
                     let (kind, answer) = match run(&callables[slot], &self.payload) {
                         Ok(result) => (wire::RESULT, result),
@@ -234,7 +237,9 @@ impl Worker {
             let limit = self.results.has_slack().then_some(IDLE);
             match self.sleep(limit, |worker| worker.end.has_request()) {
                 Woken::Signal => return Ok(Next::Signal),
-                Woken::TimeUp => drop(self.results.trim()?),
+                Woken::TimeUp => {
+                    let _kept = self.results.trim(); // what cannot be given back stays warm
+                }
                 Woken::Maybe => {}
             }
         }
@@ -321,10 +326,14 @@ impl Worker {
         answer: &mut Payload,
     ) -> Result<bool> {
         answer.settle(&self.results)?;
-        let published = self.say_what_is_kept(id)? && self.say_what_is_released()? && {
-            let pushed = answer.frame(kind, |kind, parts| self.end.publish(kind, id, aux, parts));
-            pushed.map_err(std::io::Error::other)? != Err(Full)
-        };
+        let published = self.say_what_is_kept(id)?
+            && self.say_what_is_released()?
+            && self.say_which_regions(id)?
+            && {
+                let pushed =
+                    answer.frame(kind, |kind, parts| self.end.publish(kind, id, aux, parts));
+                pushed.map_err(std::io::Error::other)? != Err(Full)
+            };
         if published {
             for stored in answer.blocks() {
                 self.lent.entry(stored.block().offset).or_default().push(stored.clone());
@@ -366,6 +375,23 @@ impl Worker {
                 return Ok(false);
             }
             self.unsaid.pop();
+        }
+        Ok(true)
+    }
+
+    /// Regions that belong to the next answer; see [`wire::REGION`].
+    pub fn add_regions(&mut self, regions: Vec<region::Address>) {
+        self.regions.extend(regions);
+    }
+
+    fn say_which_regions(&mut self, task: u64) -> Result<bool> {
+        while let Some(&address) = self.regions.last() {
+            let bytes = region::to_bytes(address);
+            let said = self.end.publish(wire::REGION, task, 0, &[&bytes]);
+            if said.map_err(std::io::Error::other)?.is_err() {
+                return Ok(false);
+            }
+            self.regions.pop();
         }
         Ok(true)
     }

@@ -1,29 +1,17 @@
-"""The beginning of a drop-in for `multiprocessing`: contexts, and what else an executor needs.
+"""A drop-in for `multiprocessing`, in the making.
 
-For now these are the standard library's own objects, so that
-``ProcessPoolExecutor(mp_context=oxgang.multiprocessing.get_context("spawn"))`` reads as it should.
-`Process`, `Pool`, `Queue` and the rest are not here yet: asking for one says so.
+Ours: `Lock`, `RLock`, `Semaphore`, `BoundedSemaphore`, `Condition`, `Event`, `Barrier`, and the
+contexts that make them. `Process`, `Pipe`, `Queue`, `Pool` and the rest are the standard library's,
+which take our primitives; they are exchanged for ours one by one. What cannot be had yet says so.
 """
 
-from multiprocessing import (
-    cpu_count,
-    current_process,
-    get_all_start_methods,
-    get_context,
-    get_start_method,
-    parent_process,
-    set_start_method,
-)
+from oxgang.multiprocessing import context
 
-__all__ = [
-    "cpu_count",
-    "current_process",
-    "get_all_start_methods",
-    "get_context",
-    "get_start_method",
-    "parent_process",
-    "set_start_method",
-]
+_default = context._default_context
+
+# as the standard module does it: what the default context has is what the module has
+__all__ = [name for name in dir(_default) if not name.startswith("_")]
+globals().update((name, getattr(_default, name)) for name in __all__)
 
 
 def __getattr__(name):

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use oxgang_os::Result;
 use oxgang_os::event::WakeUp;
@@ -27,6 +28,8 @@ const MOST_AHEAD: u64 = 512;
 /// Tasks that may be queued behind others before the queue's state is looked at again.
 const LOOK_EVERY: usize = 16;
 
+/// After this long without an answer the pool tidies up.
+const TIDY: Duration = Duration::from_secs(1);
 /// Of so many tasks at the front of the queue the payloads are made ahead, if there is room.
 const MADE_AHEAD: usize = 64;
 
@@ -85,9 +88,9 @@ pub(super) struct Core {
     /// Bytes of unfinished calls outside of the store.
     held: u64,
     /// Blocks have been used: when nothing happens for a while, there is something to tidy up.
-    pub untidy: bool,
-    /// The driver has been told of that.
-    pub untidy_said: bool,
+    untidy: bool,
+    /// Since when the driver has known of that, and how many answers there were then.
+    quiet: Option<(Instant, u64)>,
     wake: Arc<WakeUp>,
     /// Unfinished tasks that will ask for it, and waiters that do not lead.
     pub watched: isize,
@@ -97,7 +100,7 @@ pub(super) struct Core {
     setup: Payload,
     tasks_per_worker: Option<u64>,
     average_ns: Option<u64>,
-    pub watch: Watch<Mapped>,
+    watch: Watch<Mapped>,
 }
 
 impl Core {
@@ -131,7 +134,7 @@ impl Core {
             room,
             held: 0,
             untidy: false,
-            untidy_said: false,
+            quiet: None,
             wake,
             watched: 0,
             interest: Interest::Idle,
@@ -256,7 +259,7 @@ impl Core {
         let life = &mut self.lives[index];
         match answer.kind {
             wire::RESULT | wire::FAILURE | wire::AGAIN => {
-                let Some(mut sent) = life.answered(answer.id) else {
+                let Some(sent) = life.answered(answer.id) else {
                     if life.ending.is_none() {
                         life.give_up(); // an answer to nothing
                     }
@@ -264,10 +267,13 @@ impl Core {
                 };
                 life.overdue = false;
                 self.learn(answer.aux);
-                if answer.kind == wire::AGAIN {
-                    let Some(last) = self.try_again(sent) else { return };
-                    sent = last;
-                }
+                let sent = match answer.kind {
+                    wire::AGAIN => match self.try_again(sent) {
+                        Some(sent) => sent,
+                        None => return,
+                    },
+                    _ => sent,
+                };
                 self.counters.answered += 1;
                 self.untidy |= answer.body.has_blocks();
                 let outcome = if answer.kind == wire::RESULT {
@@ -288,8 +294,10 @@ impl Core {
                 let why = String::from_utf8_lossy(&why).into_owned();
                 self.handle(Event::SetupFailed(one, why));
             }
+            wire::REGION => {} // kept for the answer that comes next
             wire::KEEP if life.keep(answer.id, answer.aux) => {}
             wire::RELEASE if life.release(answer.aux) => {}
+            _ if life.ending.is_some() => {} // of a task that has been told its end
             _ => life.give_up(),
         }
     }
@@ -343,17 +351,33 @@ impl Core {
     /// Whether the driver has to hear of something that it has not been told of.
     pub fn needs_driver(&mut self) -> bool {
         let late = !self.late_said && self.due().is_some();
-        let untidy = self.untidy && !self.untidy_said;
+        let untidy = self.untidy && self.quiet.is_none();
         self.late_said |= late;
-        self.untidy_said |= untidy;
-        late || untidy || !self.attention.is_empty()
+        let hurry = std::mem::take(&mut self.hurry);
+        late || untidy || hurry || !self.attention.is_empty()
+    }
+
+    /// When to tidy up, for the driver, if there is anything to; if that is now, it is done.
+    pub fn tidy(&mut self) -> Option<Duration> {
+        if !self.untidy && !self.lives.iter().any(|life| life.returns.any()) {
+            return None;
+        }
+        let answered = self.counters.answered;
+        let quiet = self.quiet.filter(|(_, before)| *before == answered);
+        let (since, _) = *self.quiet.insert(quiet.unwrap_or_else(|| (Instant::now(), answered)));
+        let left = TIDY.saturating_sub(since.elapsed());
+        if left.is_zero() {
+            self.tidy_up();
+            return None;
+        }
+        Some(left)
     }
 
     /// Nothing has happened for a while: blocks that nobody looks at any more go home, and what is
     /// free goes back to the kernel.
-    pub fn tidy_up(&mut self) -> Result<()> {
+    fn tidy_up(&mut self) {
         self.untidy = false;
-        self.untidy_said = false;
+        self.quiet = None;
         for life in &mut self.lives {
             // the next one is dropped when nobody may be looking
             life.returns.leave();
@@ -361,7 +385,7 @@ impl Core {
                 life.give_up();
             }
         }
-        self.store.trim().map(drop)
+        let _kept = self.store.trim(); // memory that cannot be given back stays warm
     }
 
     /// The task whose payload is to be made next: one that could be sent, or one of the next if
@@ -472,16 +496,10 @@ impl Core {
     /// Sends a task, or gives it back. One that cannot be sent at all is told so.
     fn send(&mut self, index: usize, mut task: Task) -> Option<Task> {
         let held = task.payload.held();
-        let needs = Life::needs(&task);
-        let lacking =
-            needs.map(|need| need.filter(|(slot, one)| self.lives[index].lacks(*slot, one)));
-        let mut definitions =
-            lacking.map(|need| need.map(|(_, one)| Payload::from(one.bytes.clone())));
-        let settled = definitions
-            .iter_mut()
-            .flatten()
-            .try_for_each(|definition| definition.settle(&self.store))
-            .and_then(|()| task.payload.settle(&self.store));
+        let mut lacking = self.lives[index].lacking(&task);
+        let lacked = lacking.iter_mut().flatten().map(|(_, _, payload)| payload);
+        let mut settled = std::iter::once(&mut task.payload).chain(lacked);
+        let settled = settled.try_for_each(|payload| payload.settle(&self.store));
         self.held -= held - task.payload.held();
         if let Err(error) = settled {
             let size = task.callable.bytes.len().max(task.payload.length());
@@ -489,11 +507,11 @@ impl Core {
             self.finish(task, Outcome::Broken(why.into()));
             return None;
         }
-        if let Some(overseen) = &task.overseen {
-            let look = overseen.options.first_look();
+        if let Some(options) = &task.options {
+            let look = options.first_look();
             self.look_within(look);
         }
-        self.lives[index].send(task, &definitions)
+        self.lives[index].send(task, lacking)
     }
 
     /// Tasks begin in the order of their submission, as far as anybody can tell: a worker that
@@ -651,5 +669,72 @@ impl Core {
             self.abandon(*one);
         }
         self.handle(Event::StartsLost(these, why));
+    }
+
+    /// A worker that may be there or not, and nobody could say when it ends: what it has not begun
+    /// is taken from it, what it has begun and not answered is lost, and it is told to end.
+    fn abandon(&mut self, one: Incarnation) {
+        let Some(index) = self.lives.iter().position(|life| life.incarnation == one) else {
+            return;
+        };
+        self.take_in_from(index);
+        let mut life = self.lives.swap_remove(index);
+        let back = life.take_back(usize::MAX);
+        self.counters.moved += back.len() as u64;
+        self.requeue(back);
+        for lost in std::mem::take(&mut life.sent) {
+            self.lost(&life, lost, false);
+        }
+        life.stop();
+        let _nobody = life.settle_debts(); // nonsense there is of no concern any more
+    }
+
+    /// The process has ended: what it published counts, the task it had begun is lost, and
+    /// what it had not begun goes to others.
+    fn recover(&mut self, one: Incarnation) {
+        let Some(index) = self.lives.iter().position(|life| life.incarnation == one) else {
+            return;
+        };
+        self.take_in_from(index);
+        let mut life = self.lives.swap_remove(index);
+        self.watch.forget_spinners();
+        let orderly = life.retiring && !life.given_up && life.ending.is_none();
+        if !orderly && life.ending.is_none() {
+            self.counters.crashed += 1;
+        }
+        let not_begun = life.not_begun();
+        let begun = life.sent.len() - not_begun;
+        let mut sent: Vec<Sent> = life.sent.drain(..).collect();
+        let free = sent.split_off(begun);
+        for lost in sent {
+            self.lost(&life, lost, orderly);
+        }
+        if let Some(why) = self.broken.clone() {
+            for sent in free {
+                self.finish(sent.task, Outcome::Broken(why.clone()));
+            }
+        } else {
+            self.counters.moved += free.len() as u64;
+            self.requeue(free.into_iter().rev().collect());
+        }
+    }
+
+    /// Every task that is left fails; later ones are refused.
+    pub fn break_down(&mut self, why: Arc<str>) {
+        if self.broken.is_some() {
+            return;
+        }
+        self.broken = Some(why.clone());
+        for index in 0..self.lives.len() {
+            self.take_in_from(index);
+            let sent: Vec<Sent> = self.lives[index].sent.drain(..).collect();
+            for sent in sent {
+                self.finish(sent.task, Outcome::Broken(why.clone()));
+            }
+        }
+        let later = std::mem::take(&mut self.later).into_values();
+        for task in std::mem::take(&mut self.queue).into_iter().chain(later) {
+            self.finish(task, Outcome::Broken(why.clone()));
+        }
     }
 }

@@ -14,7 +14,8 @@ use oxgang_shm::channel::{AT_BELL, ATTACHED, IN_BLOCK, OwnerEnd, Shape};
 use oxgang_shm::oversight::{self, Oversight};
 use oxgang_shm::ring::Full;
 
-use crate::limits::{Cause, Moment};
+use crate::limits::{Cause, Limits, Moment};
+use crate::region::{self, Region};
 use crate::segment::Mapped;
 use crate::store::{Blocks, Received, Returns, Stored};
 use crate::supervisor::Incarnation;
@@ -32,6 +33,16 @@ pub(super) struct Sent {
     pub task: Task,
     /// Its frame.
     pub position: u64,
+    /// If it has options.
+    pub overseen: Option<Box<Overseen>>,
+}
+
+/// What is known of a task with options at its worker.
+pub(super) struct Overseen {
+    sent: Moment,
+    /// When it began: no later than this.
+    began: Option<Moment>,
+    pub limits: Limits,
 }
 
 /// Why a worker is on its way out.
@@ -50,6 +61,9 @@ pub(super) struct Answer {
     pub aux: u64,
     pub body: Body,
 }
+
+/// What a task needs beside its payload and its worker lacks: a slot, and what is to be in it.
+pub(super) type Lacking = [Option<(usize, u64, Payload)>; 2];
 
 /// Why a worker's memory cannot be worked with any more.
 pub(super) type Spoilt = std::io::Error;
@@ -90,6 +104,8 @@ pub(super) struct Life {
     pub accepted: u64,
     /// Blocks of callables that it may not have read yet, by their frames.
     callables: Vec<(u64, Arc<Stored>)>,
+    /// Regions of the answer that comes next.
+    regions: Vec<Arc<Region>>,
     /// Blocks of tasks that it has answered, which something there still looks at.
     kept: Vec<Arc<Stored>>,
     /// Result blocks to give back when there is room to say so.
@@ -129,6 +145,7 @@ impl Life {
             accepted: 0,
             callables: Vec::new(),
             kept: Vec::new(),
+            regions: Vec::new(),
             owed: Vec::new(),
             stop_owed: false,
         })
@@ -147,47 +164,35 @@ impl Life {
         self.end.seems_asleep()
     }
 
-    /// A task's callable and what tells its errors apart, with the slots for them.
-    pub fn needs(task: &Task) -> [Option<(usize, &Arc<Callable>)>; 2] {
-        let overseen = task.overseen.as_ref();
-        let filter = overseen.and_then(|overseen| overseen.options.retry_on.as_ref());
-        [
-            Some((task.callable.id as usize % wire::SLOTS, &task.callable)),
-            filter.map(|filter| (wire::SLOTS + filter.id as usize % wire::FILTERS, filter)),
-        ]
+    /// What has yet to be sent before the task.
+    pub fn lacking(&self, task: &Task) -> Lacking {
+        needs(task).map(|need| {
+            let (slot, callable) = need.filter(|(slot, one)| self.slots[*slot] != one.id)?;
+            Some((slot, callable.id, Payload::from(callable.bytes.clone())))
+        })
     }
 
-    /// Whether the worker has yet to be sent what belongs into this slot.
-    pub fn lacks(&self, slot: usize, callable: &Callable) -> bool {
-        self.slots[slot] != callable.id
-    }
-
-    /// Sends a task, and before it what it needs and the worker lacks, which must have been
-    /// settled (so must the task's own payload). Gives the task back if there is no room now, or
-    /// the worker had to be given up.
-    pub fn send(&mut self, mut task: Task, definitions: &[Option<Payload>; 2]) -> Option<Task> {
-        let mut aux = 0;
-        let needs = Self::needs(&task);
-        for (index, definition) in definitions.iter().enumerate() {
-            let Some((slot, callable)) = needs[index] else { continue };
-            if let Some(definition) = definition {
-                let id = callable.id;
-                let Ok(position) = self.push(wire::DEFINE, id, slot as u64, definition) else {
-                    return Some(task);
-                };
-                self.slots[slot] = id;
-                self.callables.extend(definition.blocks().map(|block| (position, block.clone())));
-            }
-            aux |= (slot as u64) << (16 * index);
+    /// Sends a task, and before it what it needs and the worker lacks. All of it must have been
+    /// settled. Gives the task back if there is no room now, or the worker had to be given up.
+    pub fn send(&mut self, task: Task, lacking: Lacking) -> Option<Task> {
+        for (slot, id, callable) in lacking.iter().flatten() {
+            let Ok(position) = self.push(wire::DEFINE, *id, *slot as u64, callable) else {
+                return Some(task);
+            };
+            self.slots[*slot] = *id;
+            self.callables.extend(callable.blocks().map(|block| (position, block.clone())));
         }
-        if let Some(overseen) = &mut task.overseen {
-            aux |= wire::OVERSEEN;
-            overseen.send(clock::now());
-        }
+        let [function, filter] = needs(&task).map(|need| need.map_or(0, |(slot, _)| slot as u64));
+        let overseen = task
+            .options
+            .as_ref()
+            .map(|_| Box::new(Overseen { sent: clock::now(), began: None, limits: Limits::new() }));
+        let flag = if overseen.is_some() { wire::OVERSEEN } else { 0 };
+        let aux = function | filter << 16 | flag;
         match self.push(wire::TASK, task.id, aux, &task.payload) {
             Ok(position) => {
                 self.accepted += 1;
-                self.sent.push_back(Sent { task, position });
+                self.sent.push_back(Sent { task, position, overseen });
                 None
             }
             Err(Full) => Some(task),
@@ -264,6 +269,13 @@ impl Life {
             body.blocks.get_or_insert_default().block = Some(block);
         }
         let kind = frame.kind & !(IN_BLOCK | ATTACHED);
+        if kind == wire::REGION {
+            // one that cannot be opened is missed, and named, when the answer is looked at
+            let address = region::from_bytes(&body.inline);
+            self.regions.extend(address.and_then(|address| Region::open(address).ok()));
+        } else if !self.regions.is_empty() && !matches!(kind, wire::KEEP | wire::RELEASE) {
+            body.blocks.get_or_insert_default().regions = std::mem::take(&mut self.regions);
+        }
         Ok(Some(Answer { kind, id: frame.id, aux: frame.aux, body }))
     }
 
@@ -321,7 +333,7 @@ impl Life {
     /// that can be. `None`: it has not begun, or nobody watches it.
     pub fn first_began(&mut self, now: Moment) -> Option<Moment> {
         let first = self.sent.front_mut()?;
-        let overseen = first.task.overseen.as_mut()?;
+        let overseen = first.overseen.as_mut()?;
         if overseen.began.is_none() && self.end.requests.begun(first.position).unwrap_or(true) {
             overseen.began = Some(now);
         }
@@ -334,7 +346,7 @@ impl Life {
 
     /// How long the task had run, if that was watched.
     pub fn ran(&self, sent: &Sent, now: Moment) -> Option<std::time::Duration> {
-        let overseen = sent.task.overseen.as_ref()?;
+        let overseen = sent.overseen.as_ref()?;
         let latest = overseen.began.unwrap_or(now);
         let told = self.page.began(sent.position).unwrap_or(latest);
         let began = told.clamp(overseen.sent.min(latest), latest);
@@ -437,6 +449,15 @@ impl Life {
     }
 }
 
+/// A task's callable and what tells its errors apart, with the slots for them.
+fn needs(task: &Task) -> [Option<(usize, &Arc<Callable>)>; 2] {
+    let filter = task.options.as_ref().and_then(|options| options.retry_on.as_ref());
+    [
+        Some((task.callable.id as usize % wire::SLOTS, &task.callable)),
+        filter.map(|filter| (wire::SLOTS + filter.id as usize % wire::FILTERS, filter)),
+    ]
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::Ordering::Relaxed;
@@ -458,7 +479,7 @@ mod tests {
             Life::new(FIRST_INCARNATION, &Payload::default(), &Arc::new(WakeUp::new().unwrap()))
                 .unwrap();
         for id in 1..=3 {
-            assert!(life.send(task(id), &[None, None]).is_none());
+            assert!(life.send(task(id), [None, None]).is_none());
         }
         let head = 256; // of the requests, as the channel lays them out
         life.words.store(head, 1 << 50, Relaxed);
@@ -468,7 +489,7 @@ mod tests {
         let unsent = loop {
             // the position is looked at when the ring seems full
             filled += 1;
-            if let Some(task) = life.send(task(filled), &[None, None]) {
+            if let Some(task) = life.send(task(filled), [None, None]) {
                 break task;
             }
         };

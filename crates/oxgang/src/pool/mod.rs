@@ -12,7 +12,6 @@
 mod core;
 mod life;
 mod oversee;
-mod recover;
 
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -23,16 +22,19 @@ use std::time::{Duration, Instant};
 use oxgang_os::clock;
 use oxgang_os::event::{WakeUp, wait_readable};
 use oxgang_os::futex::{self, Woken};
+use oxgang_os::memory;
+use oxgang_os::process::{Exit, Process};
 use oxgang_os::segment::Segment;
 use oxgang_os::{Result, cpus};
 use oxgang_shm::watch::{self, WATCH_BYTES, Watch};
 
 use self::core::Core;
 pub use self::core::Counters;
+use self::oversee::Measure;
 use crate::limits::{NEVER, TaskOptions};
 use crate::segment::Mapped;
 use crate::spin::{self, Spinner};
-use crate::starter::{Invitation, Starter};
+use crate::starter::{Invitation, Notice, Starter};
 use crate::store::Store;
 use crate::supervisor::{Event, Incarnation, Phase};
 use crate::task::{Callable, Completion, JoinHandle, Late, Outcome, Payload, Task, TaskId};
@@ -40,8 +42,8 @@ use crate::task::{Callable, Completion, JoinHandle, Late, Outcome, Payload, Task
 /// Waits are cut into slices of this length: a signal may come in the moment between the last
 /// look and the sleep, and interrupts nothing then.
 const SLICE: Duration = Duration::from_millis(200);
-/// After this long without an answer the pool tidies up.
-const TIDY: Duration = Duration::from_secs(1);
+/// How long a process that has ended may take to be reaped by who started it.
+const REAPING: Duration = Duration::from_secs(2);
 
 /// What a pool is to be.
 #[derive(Debug, Clone)]
@@ -253,11 +255,8 @@ impl Pool {
         let (id, handle) = (Self::next_task(), JoinHandle::new());
         let completion = handle.clone();
         self.watch_one_more();
-        let mut task = Task::new(id, callable.clone(), payload, completion);
-        if let Some(options) = options {
-            task.set_options(options);
-        }
-        let submitted = self.submit(task);
+        let submitted =
+            self.submit(Task::new(id, callable.clone(), payload, completion).with_options(options));
         if submitted.is_err() {
             self.watch_one_less();
         }
@@ -301,7 +300,7 @@ impl Pool {
     /// What a turn left to do that must not be done under the lock.
     fn follow_up(&self, mut core: Locked<'_>) {
         let starts = std::mem::take(&mut core.starts);
-        let attention = core.needs_driver() || std::mem::take(&mut core.hurry);
+        let attention = core.needs_driver();
         drop(core);
         if attention {
             self.wake.ring();
@@ -381,6 +380,24 @@ impl Pool {
             self.wake_leader();
         }
         cancelled
+    }
+
+    /// Ends a task: takes it back if it has not begun, and otherwise ends the worker that runs
+    /// it, and nothing else. Its completion is told at once: `Cancelled`, or `Crashed` with the
+    /// cause `Terminated`. `false`: it is done, and what became of it stands.
+    pub fn terminate(&self, id: TaskId) -> bool {
+        if self.forked() {
+            return false;
+        }
+        let mut core = self.core();
+        let terminated = core.terminate(id);
+        core.turn();
+        self.follow_up(core);
+        if terminated {
+            self.wake.ring(); // there is a process whose end is to be seen
+            self.wake_leader();
+        }
+        terminated
     }
 
     /// Whether a worker has begun the task. `false` also for a task that is done.
@@ -545,8 +562,7 @@ impl Pool {
     fn take_turn(&self) {
         let mut core = self.core();
         core.turn();
-        let hurry = std::mem::take(&mut core.hurry);
-        if !core.needs_driver() && core.starts.is_empty() && !hurry {
+        if !core.needs_driver() && core.starts.is_empty() {
             return;
         }
         // starting a worker calls out, and callbacks are the driver's: leave both to it
@@ -569,7 +585,7 @@ impl Pool {
     /// # Errors
     /// If the pool's own descriptors fail; the pool is dead then.
     pub fn turn(&self, limit: Option<Duration>) -> Result<Turn> {
-        let (processes, untidy, promised) = {
+        let (processes, promised, tidy) = {
             let mut core = self.core();
             core.turn();
             let looked = core.oversee();
@@ -599,21 +615,19 @@ impl Pool {
                 return Ok(Turn { attention, late, finished });
             }
             core.hurry = false; // what it is about is seen to below
-            core.untidy |= core.lives.iter().any(|life| life.returns.any());
-            let untidy = core.untidy.then_some(core.counters.answered);
-            core.untidy_said = core.untidy;
+            let tidy = core.tidy();
             let taken = core.lives.iter();
             let taken = taken.filter_map(|life| Some((life.incarnation, life.process.clone()?)));
-            (taken.collect::<Vec<_>>(), untidy, core.promised)
+            (taken.collect::<Vec<_>>(), core.promised, tidy)
         };
-        let mut limit =
-            if untidy.is_some() { Some(limit.unwrap_or(TIDY).min(TIDY)) } else { limit };
-        let mut quiet = untidy.is_some();
-        if promised != NEVER {
-            let left = Duration::from_nanos(promised.saturating_sub(clock::now()));
-            quiet &= left >= TIDY;
-            limit = Some(limit.map_or(left, |limit| limit.min(left)));
-        }
+        let limit = match promised {
+            NEVER => limit,
+            moment => {
+                let left = Duration::from_nanos(moment.saturating_sub(clock::now()));
+                Some(limit.map_or(left, |limit| limit.min(left)))
+            }
+        };
+        let limit = tidy.map_or(limit, |tidy| Some(limit.map_or(tidy, |limit| limit.min(tidy))));
         let notices = self.starter.notice_link();
         let mut fds: Vec<BorrowedFd<'_>> = vec![self.wake.as_fd()];
         fds.extend(processes.iter().map(|(_, process)| process.as_fd()));
@@ -621,12 +635,6 @@ impl Pool {
         let ready = wait_readable(&fds, limit)?;
         if ready[0] {
             self.wake.clear();
-        }
-        if quiet && !ready.contains(&true) {
-            let mut core = self.core();
-            if untidy == Some(core.counters.answered) {
-                core.tidy_up()?;
-            }
         }
         self.take_notices();
         for ((one, process), _) in processes.iter().zip(&ready[1..]).filter(|(_, ended)| **ended) {
@@ -640,6 +648,72 @@ impl Pool {
             self.wake_leader();
         }
         Ok(Turn { attention: Vec::new(), late: None, finished: false })
+    }
+
+    /// Looks at the memory of workers whose tasks have a limit.
+    fn measure(&self, measures: &[Measure]) {
+        for measure in measures {
+            let resident = memory::resident(measure.pid);
+            let Some(mut used) = resident else { continue }; // it has ended
+            let over = used > measure.limit;
+            if over {
+                // what it shares with others is not its own: a closer look, which costs more
+                used = memory::proportional(measure.pid).unwrap_or(used);
+            }
+            let peak = if over { memory::peak(measure.pid) } else { None };
+            let mut core = self.core();
+            // the number is its own only if it is still there
+            let alive = core.life(measure.one).and_then(|life| life.process.clone());
+            if alive.is_some_and(|process| !process.ended()) {
+                core.measured(measure, used, peak);
+            }
+        }
+    }
+
+    fn take_notices(&self) {
+        let notices = self.starter.notices();
+        if notices.is_empty() {
+            return;
+        }
+        for notice in notices {
+            let mut core = self.core();
+            match notice {
+                Notice::Started(one, process) => core.started(one, process),
+                Notice::Refused(one, why) => core.start_refused(one, why),
+                Notice::Ended(one, exit) => {
+                    if let Some(life) = core.life(one) {
+                        life.exit = exit;
+                    }
+                }
+                Notice::Lost(these, why) => core.starts_lost(these, why),
+            }
+        }
+        self.wake_leader(); // a refused start may have broken the pool
+    }
+
+    /// How the process ended; if who reaps it has not told yet, waits for that, within bounds.
+    fn exit_of(&self, one: Incarnation, process: &Process) -> Exit {
+        let told = self.core().life(one).map_or(Exit::Unknown, |life| life.exit);
+        if told != Exit::Unknown {
+            return told;
+        }
+        if let Some(exit) = self.starter.exit(process) {
+            return exit;
+        }
+        let until = Instant::now() + REAPING;
+        loop {
+            let told = self.core().life(one).map_or(Exit::Unknown, |life| life.exit);
+            let left = until.saturating_duration_since(Instant::now());
+            let Some(link) = self.starter.notice_link() else { return told };
+            if told != Exit::Unknown || left.is_zero() {
+                return told;
+            }
+            let come = wait_readable(&[link.as_fd()], Some(left));
+            self.take_notices();
+            if come.is_err() {
+                return Exit::Unknown;
+            }
+        }
     }
 
     /// What has been counted.

@@ -1,20 +1,25 @@
-//! Limits: what the pool does about a task that takes too much, or that somebody wants ended.
+//! Limits and further tries: what the pool does about a task that takes too much, that somebody
+//! wants ended, or that was lost.
 //!
 //! A worker is ended for one task only, and must take no other along: before it is ended,
 //! everything behind that task is taken back. If that does not succeed, the worker has gone on to
 //! another task, so the one that was to be ended is done, and nobody is. From then on the worker
 //! can only answer for that task or die, and whichever is seen first under the lock counts.
 
-use oxgang_os::process::Exit;
-use oxgang_os::{clock, memory};
+use std::hash::{BuildHasher, RandomState};
 
-use super::Pool;
+use oxgang_os::clock;
+use oxgang_os::process::Exit;
+
 use super::core::Core;
 use super::life::{Ending, Life, Sent};
 use crate::Death;
 use crate::limits::{Cause, LAST_WORDS, Moment, NEVER, Step};
 use crate::supervisor::{Event, Incarnation};
-use crate::task::{Crash, Outcome, TaskId};
+use crate::task::{Crash, Outcome, Task, TaskId};
+
+/// Kills for want of memory that were noticed so short a time ago may be this worker's too.
+const SAME_KILLS: u64 = 1_000_000_000;
 
 /// A worker whose memory must be looked at, without the lock.
 pub(super) struct Measure {
@@ -32,46 +37,6 @@ pub(super) struct Looked {
     pub measures: Vec<Measure>,
 }
 
-impl Pool {
-    /// Ends a task: takes it back if it has not begun, and otherwise ends the worker that runs
-    /// it, and nothing else. Its completion is told at once: `Cancelled`, or `Crashed` with the
-    /// cause `Terminated`. `false`: it is done, and what became of it stands.
-    pub fn terminate(&self, id: TaskId) -> bool {
-        if self.forked() {
-            return false;
-        }
-        let mut core = self.core();
-        let terminated = core.terminate(id);
-        core.turn();
-        self.follow_up(core);
-        if terminated {
-            self.wake.ring(); // there is a process whose end is to be seen
-            self.wake_leader();
-        }
-        terminated
-    }
-
-    /// Looks at the memory of workers whose tasks have a limit.
-    pub(super) fn measure(&self, measures: &[Measure]) {
-        for measure in measures {
-            let resident = memory::resident(measure.pid);
-            let Some(mut used) = resident else { continue }; // it has ended
-            let over = used > measure.limit;
-            if over {
-                // what it shares with others is not its own: a closer look, which costs more
-                used = memory::proportional(measure.pid).unwrap_or(used);
-            }
-            let peak = if over { memory::peak(measure.pid) } else { None };
-            let mut core = self.core();
-            // the number is its own only if it is still there
-            let alive = core.life(measure.one).and_then(|life| life.process.clone());
-            if alive.is_some_and(|process| !process.ended()) {
-                core.measured(measure, used, peak);
-            }
-        }
-    }
-}
-
 impl Core {
     /// The driver must look after limits no later than so long from now.
     pub fn look_within(&mut self, limit: Option<std::time::Duration>) {
@@ -81,7 +46,7 @@ impl Core {
         self.look_at(clock::now().saturating_add(limit));
     }
 
-    pub(super) fn look_at(&mut self, moment: Moment) {
+    fn look_at(&mut self, moment: Moment) {
         if moment < self.promised {
             self.promised = moment;
             self.hurry = true;
@@ -123,7 +88,7 @@ impl Core {
             self.handle(Event::Condemned(one));
             return NEVER;
         }
-        if life.sent.iter().all(|sent| sent.task.overseen.is_none()) {
+        if life.sent.iter().all(|sent| sent.overseen.is_none()) {
             return NEVER;
         }
         self.take_in_from(index);
@@ -138,9 +103,10 @@ impl Core {
             let life = &mut self.lives[index];
             let can_ask = life.can_ask();
             let Some(first) = life.sent.front_mut() else { return rest };
-            let Some(overseen) = &mut first.task.overseen else { return rest };
+            let (Some(options), Some(overseen)) = (&first.task.options, &mut first.overseen) else {
+                return rest;
+            };
             let position = first.position;
-            let options = &overseen.options;
             match overseen.limits.step(options, began, now, can_ask) {
                 Step::Wait(until) => return rest.min(until),
                 Step::Ask => {
@@ -185,9 +151,9 @@ impl Core {
         life.peak = peak.max(life.peak);
         if let Some(first) = life.sent.front_mut()
             && first.position == measure.position
-            && let Some(overseen) = &mut first.task.overseen
+            && let (Some(options), Some(overseen)) = (&first.task.options, &mut first.overseen)
         {
-            overseen.limits.measured(&overseen.options, used, now);
+            overseen.limits.measured(options, used, now);
         }
     }
 
@@ -252,16 +218,96 @@ impl Core {
             peak: None,
         };
         self.counters.stopped += 1;
-        let earlier = sent.task.overseen.take().map(|known| known.tries.deaths);
-        let earlier = earlier.unwrap_or_default();
+        let earlier = sent.task.tries.take().map(|tries| tries.deaths).unwrap_or_default();
         let crash = Crash { task: sent.task.id, death, earlier };
         self.finish(sent.task, Outcome::Crashed(crash));
         self.handle(Event::Condemned(one));
+    }
+
+    // -- what is lost, and further tries -------------------------------------------------
+
+    /// A task that a worker had begun and not answered, now that it is dead.
+    pub fn lost(&mut self, life: &Life, mut sent: Sent, orderly: bool) {
+        if let (Some(why), true) = (&self.broken, orderly) {
+            let why = why.clone();
+            self.counters.lost += 1;
+            return self.finish(sent.task, Outcome::Broken(why));
+        }
+        let ending = life.ending.as_ref().filter(|ending| ending.position == sent.position);
+        let (cause, stack) = match ending {
+            Some(ending) => (ending.cause.clone(), life.stacks()),
+            None => (Cause::Died(self.kernel_kills(life.exit)), String::new()),
+        };
+        *(if ending.is_some() { &mut self.counters.stopped } else { &mut self.counters.lost }) += 1;
+        let death = Death {
+            pid: life.pid().unwrap_or(0),
+            exit: life.exit,
+            ran: life.ran(&sent, clock::now()),
+            cause,
+            stack,
+            peak: life.peak,
+        };
+        let mut tries = sent.task.tries.take().unwrap_or_default();
+        tries.deaths.push(death);
+        sent.task.tries = Some(tries);
+        let Some(mut sent) = self.put_off(sent, true) else { return };
+        let mut deaths = sent.task.tries.take().map(|tries| tries.deaths).unwrap_or_default();
+        if let Some(death) = deaths.pop() {
+            let crash = Crash { task: sent.task.id, death, earlier: deaths };
+            self.finish(sent.task, Outcome::Crashed(crash));
+        }
+    }
+
+    /// A task raised what is worth another try. Gives it back if it has none left.
+    pub fn try_again(&mut self, mut sent: Sent) -> Option<Sent> {
+        let mut tries = sent.task.tries.take().unwrap_or_default();
+        tries.errors += 1;
+        sent.task.tries = Some(tries);
+        self.put_off(sent, false)
+    }
+
+    /// Keeps a task for later, if it has a try left.
+    fn put_off(&mut self, sent: Sent, died: bool) -> Option<Sent> {
+        let (Some(options), Some(tries)) = (&sent.task.options, &sent.task.tries) else {
+            return Some(sent);
+        };
+        let cause = tries.deaths.last().filter(|_| died).map(|death| &death.cause);
+        let chance = RandomState::new().hash_one(sent.task.id);
+        let wanted = self.broken.is_none() && sent.task.completion.wanted();
+        let Some(pause) = tries.pause(options, cause, chance).filter(|_| wanted) else {
+            return Some(sent);
+        };
+        let moment = clock::now().saturating_add(pause.as_nanos() as u64);
+        self.counters.retried += 1;
+        self.later.insert((moment, sent.task.id), sent.task);
+        self.look_at(moment);
+        None
+    }
+
+    /// Takes a task back that is to be tried again.
+    pub fn take_from_later(&mut self, id: TaskId) -> Option<Task> {
+        let key = *self.later.keys().find(|(_, one)| *one == id)?;
+        self.later.remove(&key)
+    }
+
+    /// Processes that the kernel has killed for want of memory just now; `None`: that cannot be
+    /// known, or has nothing to do with this end.
+    fn kernel_kills(&mut self, exit: Exit) -> Option<u64> {
+        if exit != Exit::Signal(9) {
+            return None;
+        }
+        let (now, fresh) = (clock::now(), self.out_of_memory.look()?);
+        if fresh > 0 {
+            self.kills = (now, fresh);
+        }
+        let recent = now.saturating_sub(self.kills.0) <= SAME_KILLS;
+        Some(if recent { self.kills.1 } else { 0 })
     }
 }
 
 impl Sent {
     fn first_look(&self) -> Option<std::time::Duration> {
-        self.task.overseen.as_ref()?.options.first_look()
+        self.overseen.as_ref()?;
+        self.task.options.as_ref()?.first_look()
     }
 }

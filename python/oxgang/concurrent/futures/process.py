@@ -136,14 +136,15 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
         retries: How many more times a call is run that was lost with its worker.
         retry_on: Exception classes for which it is run again too.
 
-    The last five are what calls have that are submitted by `submit` and `map`; see
-    ``docs/limits.md``, and `submit_with` for single calls.
+    `arena_bytes` and what follows are oxgang's own. The limits and retries are what calls have
+    that are submitted by `submit` and `map`; see ``docs/limits.md``, and `submit_with` for single
+    calls; see ``docs/data.md`` for `arena_bytes`.
 
     Raises:
         ValueError: max_workers, max_tasks_per_child or arena_bytes is too small, or
             max_tasks_per_child is given with the start method fork; or a limit is out of range.
-        TypeError: initializer cannot be called, or max_tasks_per_child is no integer, or
-            something else is not what it should be.
+        TypeError: initializer cannot be called, or max_tasks_per_child or arena_bytes is no
+            integer, or something else is not what it should be.
     """
 
     def __init__(
