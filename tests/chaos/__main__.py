@@ -75,6 +75,18 @@ def descriptors():
     return open_ones
 
 
+def show_workers(storm):
+    """What the pool knows of its workers, and what the system does."""
+    pool = storm.harasser.pool
+    counts = pool.statistics() if pool is not None else {"workers": []}
+    print({name: count for name, count in counts.items() if name != "workers"})
+    for worker in counts["workers"]:
+        folder = Path(f"/proc/{worker['pid']}")
+        stat = (folder / "stat").read_text() if folder.exists() else "no process"
+        waits = (folder / "wchan").read_text() if folder.exists() else ""
+        print(worker, stat.rpartition(")")[2][:3], waits, flush=True)
+
+
 def watch(storm, over):
     """Ends the program with the stacks of all threads if no task is done for too long."""
     seen, since = None, time.monotonic()
@@ -89,6 +101,7 @@ def watch(storm, over):
         if now - since > STILL_S:
             print(f"seed {storm.seed}: no pool has come to its end for {STILL_S} s", flush=True)
             faulthandler.dump_traceback()
+            show_workers(storm)
             os._exit(1)
 
 

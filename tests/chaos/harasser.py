@@ -30,7 +30,7 @@ class Harasser:
         self.failure = None
         self._dice = dice
         self._mean_s = mean_interval_s
-        self._pool = None
+        self.pool = None
         self._stopped = []  # (when to go on, process number)
         self._fatal = fatal_signals()
         self._over = threading.Event()
@@ -41,7 +41,7 @@ class Harasser:
     def aim(self, pool, with_template=False):
         """At this pool's workers, from now on; None: at nobody. What is stopped goes on."""
         with self._lock:
-            self._pool, self._with_template = pool, with_template
+            self.pool, self._with_template = pool, with_template
             self._continue(all_of_them=True)
 
     def end(self):
@@ -56,14 +56,14 @@ class Harasser:
             while not self._over.wait(self._dice.expovariate(1 / self._mean_s)):
                 with self._lock:
                     self._continue()
-                    if self._pool is not None:
+                    if self.pool is not None:
                         self._strike()
         except BaseException as error:
             self.failure = error
 
     def _strike(self):
         # one that starts is left alone: three that fail in a row break a pool, and rightly so
-        workers = self._pool.statistics()["workers"]
+        workers = self.pool.statistics()["workers"]
         ready = [one["pid"] for one in workers if one["ready"] and one["pid"]]
         if not ready:
             return

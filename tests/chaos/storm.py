@@ -248,14 +248,15 @@ class Storm:
     def _crashed(self, task, ending, error):
         if error.task_id is None or not error.function:
             return "wrong"
-        if task.kind in ("die", "leave") and error.exitcode == task.expected:
-            return "died"
         if error.exitcode is None:  # who could have told was killed as well
             return "lost" if self.harasser.templates_killed else "wrong"
         sent = (error.pid, -error.exitcode) in self.harasser.sent
         if ending == "terminate" and error.exitcode == -signal.SIGTERM:
             sent = True
-        return "lost" if sent else "wrong"
+        if sent:  # perhaps before a task came to kill itself
+            return "lost"
+        own = task.kind in ("die", "leave") and error.exitcode == task.expected
+        return "died" if own else "wrong"
 
     def _check_counts(self, counts, came_to, tasks):
         if counts is None:

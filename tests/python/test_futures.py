@@ -391,3 +391,16 @@ def test_the_executor_is_not_for_forks():
             os._exit(code)
         assert os.waitpid(child, 0)[1] == 0
         assert future.result() == 0.2
+
+
+def test_wait_waits_for_all_whenever_they_are_done():
+    """Futures become done while `wait` looks at them: each counts once."""
+    with ours.ProcessPoolExecutor(2) as pool:
+        futures = []
+        for round_ in range(100):
+            futures += [pool.submit(calls.same, number) for number in range(20)]
+            recent = futures[-60:] if round_ % 2 else futures
+            assert standard.wait(recent).not_done == set()
+            first = standard.wait(futures[-20:], return_when=standard.FIRST_COMPLETED)
+            assert first.done
+            assert len(list(standard.as_completed(recent))) == len(recent)

@@ -18,6 +18,11 @@
 //! the pool's driver thread then delivers. A flagged future that is not done keeps itself
 //! alive, since nobody else may.
 //!
+//! The standard `wait` and `as_completed` take the conditions of all their futures and then rely on
+//! it that no state changes: those that are not done are counted, and each of them is to be told of
+//! once. So where there is a condition, `_state` shows that the future is done from the moment on
+//! when its waiters are told, which is done once and with the condition held, and not before.
+//!
 //! The lock inside is held for moments and never across a call into Python.
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -58,6 +63,8 @@ struct Inner {
     callbacks: Vec<Py<PyAny>>,
     condition: Option<Py<PyAny>>,
     waiters: Option<Py<PyList>>,
+    /// There is a condition, and waiters have been told, or there was nothing to tell.
+    told: bool,
     /// Itself, while a pool owes it a delivery.
     keep: Option<Py<Future>>,
 }
@@ -314,15 +321,25 @@ impl Future {
 
     #[getter(_state)]
     fn get_attribute_state(&self, py: Python<'_>) -> &'static str {
-        if self.running(py) { STATE_NAMES[1] } else { STATE_NAMES[self.cell.state() as usize] }
+        if self.running(py) {
+            return STATE_NAMES[RUNNING as usize];
+        }
+        let inner = self.cell.inner();
+        let told = inner.told || inner.condition.is_none();
+        STATE_NAMES[match self.cell.state() {
+            FINISHED if !told => RUNNING,
+            NOTIFIED if !told => CANCELLED,
+            state => state,
+        } as usize]
     }
 
     #[setter(_state)]
     fn set_attribute_state(&self, name: &str) -> PyResult<()> {
         let state = STATE_NAMES.iter().position(|one| *one == name);
         let state = state.ok_or_else(|| PyValueError::new_err(format!("no such state: {name}")))?;
-        let _inner = self.cell.inner();
+        let mut inner = self.cell.inner();
         self.cell.move_to(state as u32);
+        inner.told = matches!(state as u32, FINISHED | NOTIFIED);
         Ok(())
     }
 
@@ -369,6 +386,9 @@ impl Future {
         let fresh = standard(py)?.condition.call0(py)?;
         let condition = {
             let mut inner = cell.inner();
+            if inner.condition.is_none() {
+                inner.told = matches!(cell.state(), FINISHED | NOTIFIED);
+            }
             inner.condition.get_or_insert(fresh).clone_ref(py)
         };
         Self::flag(slf)?;
@@ -589,7 +609,13 @@ pub fn deliver(slf: &Bound<'_, Future>) -> PyResult<()> {
     if let Some(condition) = condition {
         let condition = condition.bind(py);
         condition.call_method0(intern!(py, "acquire"))?;
-        let told = tell_waiters(slf);
+        let first = {
+            let mut inner = cell.inner();
+            // one that is cancelled and not notified is not done for them
+            let done = matches!(cell.state(), FINISHED | NOTIFIED);
+            done && !std::mem::replace(&mut inner.told, true)
+        };
+        let told = if first { tell_waiters(slf) } else { Ok(()) };
         condition.call_method0(intern!(py, "notify_all"))?;
         condition.call_method0(intern!(py, "release"))?;
         told?;
@@ -611,7 +637,6 @@ fn tell_waiters(slf: &Bound<'_, Future>) -> PyResult<()> {
         NOTIFIED => "add_cancelled",
         _ => return Ok(()), // cancelled, but its executor has not said so yet
     };
-    // each waiter is told once: a delivery takes them along
     let list = waiters.bind(py);
     let all: Vec<_> = list.iter().collect();
     for waiter in all {

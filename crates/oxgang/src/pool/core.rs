@@ -648,7 +648,8 @@ impl Core {
         match self.life(one) {
             Some(life) => {
                 life.process = Some(Arc::new(process));
-                if killed || life.doomed {
+                // what it was given up for may have come before the word of its start
+                if killed || life.given_up || life.doomed {
                     life.kill();
                 }
             }
