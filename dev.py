@@ -1,4 +1,4 @@
-"""The verbs of this repository: python3 dev.py demo | test | check | fix | bench.
+"""The verbs of this repository: python3 dev.py demo | test | check | fix | bench | deep.
 
 Needs Rust, Python 3.11 or later and pip, nothing else: each verb does its own set-up under .dev/
 and prints every command before running it. Exit code 0: all went well; 1: something failed;
@@ -14,6 +14,7 @@ import argparse
 import os
 from pathlib import Path
 
+from tools import deep as deep_steps
 from tools.environment import Environment, find_cargo
 from tools.interpreters import choose, running
 from tools.shell import ROOT, CommandFailed, Stop, capture, run, say
@@ -92,6 +93,26 @@ def bench(options):
     return worst
 
 
+def deep(options):
+    """What takes long: models, planted bugs, fuzzers, Miri, sanitizers, long storms."""
+    interpreters = choose(options.python)
+    find_cargo()
+    steps = Steps()
+    _loom(steps, fast=False)
+    deep_steps.mutations(steps)
+    deep_steps.fuzzers(steps)
+    deep_steps.miri(steps)
+    deep_steps.sanitizers(steps)
+    for interpreter in interpreters:
+        try:
+            environment = _prepared(interpreter, "test")
+        except CommandFailed as problem:
+            steps.fail(f"build for {interpreter.tag}", str(problem))
+            continue
+        deep_steps.storms(steps, environment)
+    return steps.finish()
+
+
 def _prepared(interpreter, *requirements):
     environment = Environment(interpreter)
     environment.require(*requirements)
@@ -134,10 +155,10 @@ def _has_module(environment, name):
 def main(words):
     parser = argparse.ArgumentParser(prog="dev.py", description=__doc__.splitlines()[0])
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for verb in (demo, test, check, fix, bench):
+    for verb in (demo, test, check, fix, bench, deep):
         sub = verbs.add_parser(verb.__name__, help=verb.__doc__, description=verb.__doc__)
         sub.set_defaults(verb=verb)
-        if verb in (demo, test, bench):
+        if verb in (demo, test, bench, deep):
             sub.add_argument(
                 "--python",
                 nargs="+",
