@@ -190,12 +190,7 @@ impl TemplateStarter {
     }
 
     /// Ends the dealings with a template that is of no use any more, keeping what it has told.
-    fn part(&self, link: Option<&Arc<Link>>) {
-        let parted = {
-            let mut current = self.current();
-            let same = |now: &mut Connection| link.is_none_or(|link| Arc::ptr_eq(&now.link, link));
-            current.take_if(same)
-        };
+    fn part(&self, parted: Option<Connection>) {
         if let Some(mut parted) = parted {
             let mut notices = Vec::new();
             parted.receive(&mut notices);
@@ -210,8 +205,7 @@ impl TemplateStarter {
         {
             return Ok(now.link.clone());
         }
-        self.part(None);
-        // called out without the lock
+        // called out without the lock, so another thread may do the same at this moment
         let mut template = (self.renew)()?;
         let link = template.connect().or_else(|_| {
             // it is about to end
@@ -219,8 +213,17 @@ impl TemplateStarter {
             template = (self.renew)()?;
             template.connect()
         })?;
+        let mut current = self.current();
+        if let Some(now) = &*current
+            && now.template.alive()
+        {
+            return Ok(now.link.clone()); // it was faster, and may have asked already
+        }
         let (waiting, children) = (Vec::new(), Vec::new());
-        *self.current() = Some(Connection { template, link: link.clone(), waiting, children });
+        let new = Connection { template, link: link.clone(), waiting, children };
+        let parted = current.replace(new);
+        drop(current);
+        self.part(parted);
         Ok(link)
     }
 
@@ -236,14 +239,16 @@ impl TemplateStarter {
         let fds = [invitation.channel, invitation.pool, invitation.wake];
         let sent = link.send(&numbers(b'S', &[one]), &fds);
         if sent.is_err() {
-            let mut gone = None;
-            if let Some(now) = &mut *self.current() {
-                now.waiting.retain(|waiting| *waiting != one);
-                gone = Arc::ptr_eq(&now.link, &link).then(|| now.template.clone());
-            }
-            self.part(Some(&link));
+            let mut current = self.current();
+            let mut parted = current.take_if(|now| Arc::ptr_eq(&now.link, &link));
+            drop(current);
             // links close before a process has ended; nobody shall take it for alive meanwhile
-            gone.map_or(Ok(()), |template| template.end())?;
+            let ended = parted.as_mut().map_or(Ok(()), |parted| {
+                parted.waiting.retain(|waiting| *waiting != one);
+                parted.template.end()
+            });
+            self.part(parted);
+            ended?;
         }
         Ok(sent.is_ok())
     }
