@@ -11,7 +11,7 @@ from collections import Counter
 # the interpreter ignores the last two, the worker the first; the others mean nothing by default
 HARMLESS = ("SIGINT", "SIGCHLD", "SIGCONT", "SIGURG", "SIGWINCH", "SIGPIPE", "SIGXFSZ")
 STOPS = ("SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU")
-MEAN_INTERVAL_S = 0.015
+MEAN_INTERVAL_S = 0.01
 LONGEST_STOP_S = 0.1
 
 
