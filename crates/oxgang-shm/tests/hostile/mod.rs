@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use oxgang_shm::arena::{Arena, Block};
 use oxgang_shm::channel::{OwnerEnd, Shape, WorkerEnd};
-use oxgang_shm::ring::{Consumer, FIRST_INCARNATION, PAD, Producer, READY, REVOKED, RingAt};
+use oxgang_shm::ring::{Consumer, FIRST_INCARNATION, Full, PAD, Producer, READY, REVOKED, RingAt};
 use oxgang_shm::{HeapWords, Words};
 
 const AT: RingAt = RingAt { tail: 0, head: 8, data: 16, capacity: 256 };
@@ -67,6 +67,17 @@ pub fn consumer(data: &[u8]) {
     let words = Arc::new(HeapWords::new(RING_BYTES));
     let mut consumer = Consumer::new(words.clone(), AT);
     let places = all(RING_BYTES);
+    let mut sound = Producer::new(words.clone(), AT);
+    // it was sound for a while: the ring stands anywhere, and may hold frames to be spoilt
+    for _ in 0..script.byte().unwrap_or(0) % 16 {
+        let length = usize::from(script.byte().unwrap_or(0)) % (AT.longest_payload() + 1);
+        if sound.push(1, 7, 9, &[&vec![1; length]]) != Ok(Err(Full))
+            && script.byte().unwrap_or(0) % 4 > 0
+            && let Ok(Some(frame)) = consumer.peek()
+        {
+            consumer.advance(&frame);
+        }
+    }
     let mut taken = 0;
     while !script.0.is_empty() {
         script.scribble(&words, &places);
@@ -86,7 +97,7 @@ pub fn consumer(data: &[u8]) {
             }
         }
     }
-    assert!(taken <= data.len(), "frames out of nothing");
+    assert!(taken <= data.len() + 16, "frames out of nothing");
 }
 
 /// A producer, whose consumer is the stranger.

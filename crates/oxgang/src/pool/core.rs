@@ -649,7 +649,7 @@ impl Core {
             Some(life) => {
                 life.process = Some(Arc::new(process));
                 // what it was given up for may have come before the word of its start
-                if killed || life.given_up || life.doomed {
+                if killed || life.doomed {
                     life.kill();
                 }
             }
