@@ -185,7 +185,8 @@ pub fn owner(data: &[u8]) {
         max_workers: 2,
         eager: false,
         tasks_per_worker: None,
-        setup: b"x".to_vec().into(),
+        setup: b"x".to_vec(),
+        room: 1 << 20,
     };
     let pool = Pool::new(options, Box::new(starter)).unwrap();
     let callable = Callable::new(vec![1]);
