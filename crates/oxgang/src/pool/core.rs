@@ -649,6 +649,7 @@ impl Core {
         match self.life(one) {
             Some(life) => {
                 life.process = Some(Arc::new(process));
+                // what it was given up for may have come before the word of its start
                 if killed || life.doomed {
                     life.kill();
                 }
