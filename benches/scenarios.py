@@ -3,12 +3,13 @@
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from benches import locks, numbers, work
+from benches import limits, locks, numbers, work
 from benches.contenders import WORKERS, chunk_mapper, process_pool, thread_pool
 
 LOCKS = ("standard", "control", "oxgang")
@@ -87,10 +88,15 @@ def start(contender, _scale):
     """Fresh interpreters: the first results from 2 workers, and what each of 4 more costs."""
     seconds = {}
     for workers in (2, 6):
-        command = [sys.executable, "-m", "benches.start", contender.name, str(workers)]
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=START_LIMIT_S, check=False
-        )
+        with tempfile.TemporaryDirectory(prefix="oxgang-bench-") as folder:
+            program = [sys.executable, "-m", "benches.start"]
+            done = subprocess.run(
+                [*program, contender.name, str(workers), folder],
+                capture_output=True,
+                text=True,
+                timeout=START_LIMIT_S,
+                check=False,
+            )
         if done.returncode:
             raise RuntimeError(done.stderr.strip()[-2000:])
         seconds[workers] = float(done.stdout)
@@ -229,6 +235,24 @@ SCENARIOS = {
             "start",
             start,
             *(BOTH, ("standard",), "ms", "a fresh pool in a fresh interpreter"),
+        ),
+        Scenario(
+            "limit-python",
+            limits.python_code,
+            *(("oxgang", "oxgang-parked"), (), "ms"),
+            "how late the exception of a time limit is, in Python code",
+        ),
+        Scenario(
+            "limit-c",
+            limits.c_code,
+            *(("oxgang", "oxgang-parked"), (), "ms"),
+            "how late it is after limit and grace, in C code that never returns",
+        ),
+        Scenario(
+            "recovery",
+            limits.recovery,
+            *(("oxgang", "oxgang-parked"), (), "ms"),
+            "from SIGKILL of the only worker until the next task runs in its place",
         ),
         Scenario(
             "cpu-primes",

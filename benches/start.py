@@ -1,32 +1,32 @@
-"""``python -m benches.start CONTENDER WORKERS``: seconds until all workers of a new pool answered.
+"""``python -m benches.start CONTENDER WORKERS FOLDER``: seconds until all workers of a new pool
+answered.
 
-The clock starts before the pool's module is imported: that time is the user's, too.
+The clock starts before the pool's module is imported: that time is the user's, too. Nothing has
+been imported then that a fresh interpreter does not have.
 """
 
 import sys
-import tempfile
 import time
+
+from benches import meeting
 
 
 def main():
-    from benches import work  # the program's own code; not what is measured
+    name, workers, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    began = time.perf_counter()
+    if name.startswith("oxgang"):
+        from oxgang.concurrent.futures import ProcessPoolExecutor
 
-    name, workers = sys.argv[1], int(sys.argv[2])
-    with tempfile.TemporaryDirectory(prefix="oxgang-bench-") as folder:
-        began = time.perf_counter()
-        if name.startswith("oxgang"):
-            from oxgang.concurrent.futures import ProcessPoolExecutor
+        options = {}
+    else:
+        import multiprocessing
+        from concurrent.futures import ProcessPoolExecutor
 
-            options = {}
-        else:
-            import multiprocessing
-            from concurrent.futures import ProcessPoolExecutor
-
-            options = {"mp_context": multiprocessing.get_context("fork")}  # its fastest start
-        with ProcessPoolExecutor(workers, **options) as pool:
-            tasks = [pool.submit(work.meet, folder, workers) for _ in range(workers)]
-            found = {task.result() for task in tasks}
-            seconds = time.perf_counter() - began
+        options = {"mp_context": multiprocessing.get_context("fork")}  # its fastest start
+    with ProcessPoolExecutor(workers, **options) as pool:
+        tasks = [pool.submit(meeting.meet, folder, workers) for _ in range(workers)]
+        found = {task.result() for task in tasks}
+        seconds = time.perf_counter() - began
     if len(found) != workers:
         raise AssertionError(f"{workers} workers were asked for, {len(found)} answered")
     print(seconds)

@@ -4,8 +4,6 @@ import os
 import time
 from dataclasses import dataclass
 
-MEET_LIMIT_S = 60
-
 
 @dataclass
 class Order:
@@ -27,17 +25,6 @@ def total(order):
     return order.total()
 
 
-def meet(folder, wanted):
-    """Return once ``wanted`` different workers are here: proof that all of them are at work."""
-    with open(os.path.join(folder, str(os.getpid())), "w"):
-        deadline = time.monotonic() + MEET_LIMIT_S
-    while len(os.listdir(folder)) < wanted:
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"only {len(os.listdir(folder))} of {wanted} workers came to work")
-        time.sleep(0.0002)
-    return os.getpid()
-
-
 def is_prime(n):
     """Trial division by 6k±1; for a prime that is all of them up to the root."""
     if n % 2 == 0 or n % 3 == 0:
@@ -56,3 +43,20 @@ def burn(steps):
     for _ in range(steps):
         value = (value * 1103515245 + 12345) & 0x7FFFFFFF
     return value
+
+
+def spin():
+    while True:
+        pass
+
+
+def stuck_in_c():
+    return sum(range(10**15))
+
+
+def nothing_and_pid(_value):
+    return os.getpid()
+
+
+def when_and_pid():
+    return time.monotonic(), os.getpid()

@@ -10,10 +10,11 @@ from oxgang._core import __version__
 
 _HOMES = {
     "Executor": "oxgang._executor",
+    "TaskOptions": "oxgang._options",
     "map": "oxgang._map",
 }
 
-__all__ = ["Executor", "__version__", "errors", "map"]
+__all__ = ["Executor", "TaskOptions", "__version__", "errors", "map"]
 
 
 def __getattr__(name):

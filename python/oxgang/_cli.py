@@ -10,7 +10,8 @@ However a run ends, rows that were written are whole, and no worker is left:
 * by a signal (Ctrl-C, SIGTERM, SIGHUP), `--fail-fast`, a broken pipe, an output that cannot be
   written, or bad input in the middle: calls that run are ended with their processes. A thread
   cannot be ended from outside, so after the summary the process leaves without waiting for
-  any. A second Ctrl-C ends the process at once.
+  any, also after a run to its end with calls beyond `--timeout`. A second Ctrl-C ends the
+  process at once.
 """
 
 import itertools
@@ -91,7 +92,8 @@ def _map(argv, signals):
 
     workers = {} if job.model == "thread" else {"initializer": prepare_worker, "initargs": (home,)}
     try:
-        executor = Executor(job.model, job.jobs, **workers)
+        limits = {"task_timeout": job.timeout, "memory_limit": job.memory_limit}
+        executor = Executor(job.model, job.jobs, **workers, **limits)
     except (OSError, ValueError) as error:  # no processes or memory left, too many workers
         return job.finish("trouble", 1, f"cannot start the workers: {error}; try fewer with -j")
     ending = _run(job, function, itertools.chain([first], calls), executor, signals)
@@ -177,7 +179,10 @@ def _closed(executor, job, signals):
     except KeyboardInterrupt:
         _stop(executor)
         return _leave(job.finish("signal", int(signals.number or signal.SIGINT)))
-    return job.finish("done")
+    code = job.finish("done")
+    if executor.statistics().get("abandoned"):
+        return _leave(code)  # calls in threads that went beyond --timeout
+    return code
 
 
 def _stop(executor):

@@ -4,12 +4,15 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, final
 
 __all__ = [
+    "Buffer",
     "CliStop",
     "Future",
     "Held",
+    "Interrupt",
     "Invitation",
     "Lifeline",
     "MapJob",
+    "Options",
     "PoolHandle",
     "ProcessPool",
     "Progress",
@@ -23,8 +26,10 @@ __all__ = [
     "SharedSemaphore",
     "Template",
     "TemplateServer",
+    "ThreadOptions",
     "ThreadPool",
     "ThreadQueue",
+    "Unlocked",
     "__version__",
     "forked",
     "forking",
@@ -38,6 +43,7 @@ class Future:
     """State and waiting of a future; see `oxgang.concurrent.futures.Future`."""
 
     def cancel(self) -> bool: ...
+    def terminate(self) -> bool: ...
     def cancelled(self) -> bool: ...
     def running(self) -> bool: ...
     def done(self) -> bool: ...
@@ -55,14 +61,33 @@ class ProcessPool:
     def _open(
         self,
         future_class: type,
-        max_workers: int,
-        tasks_per_worker: int | None,
+        sizes: tuple[int, int | None, int],
         eager: bool,
         setup: bytes,
         starter: Callable[[], Template] | tuple[Callable[..., int], Callable[[int], int | None]],
+        options: Options | None,
     ) -> PoolHandle: ...
+    def _submit_as(
+        self, options: Options, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Any: ...
     def _same(self, fn: Callable[..., Any]) -> Any: ...
     def _submit_many(self, fn: Callable[..., Any], calls: Iterable[tuple]) -> list: ...
+
+@final
+class Options:
+    """Limits and further tries of calls, for the engine; see `oxgang.TaskOptions`."""
+
+    def __new__(
+        cls,
+        *,
+        timeout: float | None,
+        grace: float,
+        memory: int | None,
+        retries: int,
+        retry_timeouts: bool,
+        retry_memory: bool,
+        retry_on: bytes | None,
+    ) -> Options: ...
 
 @final
 class PoolHandle:
@@ -81,11 +106,29 @@ class PoolHandle:
 class Sendable:
     """A function whose encoded form is known: stands for it in many submits."""
 
+@final
+class ThreadOptions:
+    """Limits and further tries of calls in threads; see `oxgang.TaskOptions`."""
+
+    def __new__(
+        cls,
+        *,
+        timeout: float | None,
+        grace: float,
+        retries: int,
+        retry_on: tuple[type[BaseException], ...],
+    ) -> ThreadOptions: ...
+
 class ThreadPool:
     """Base of `ThreadPoolExecutor`."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any: ...
-    def _open(self, future_class: type, max_workers: int) -> ThreadQueue: ...
+    def _open(
+        self, future_class: type, max_workers: int, options: ThreadOptions | None
+    ) -> ThreadQueue: ...
+    def _submit_as(
+        self, options: ThreadOptions, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Any: ...
     def _submit_many(self, fn: Callable[..., Any], calls: Iterable[tuple]) -> list: ...
 
 @final
@@ -93,6 +136,8 @@ class ThreadQueue:
     """The queue of a thread pool, without its executor."""
 
     def run(self) -> None: ...
+    def abandoned(self) -> list[int]: ...
+    def time(self, start: Callable[[], object]) -> None: ...
     def close(self, cancel: bool) -> None: ...
     def give_up(self, error: BaseException) -> None: ...
     def thread_lost(self) -> None: ...
@@ -250,6 +295,26 @@ class SharedBarrier:
     def broken(self) -> bool: ...
     def _address(self, inherit: bool) -> _Address: ...
 
+@final
+class Buffer:
+    """A block that came from another process, as writable memory of this one's own."""
+
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+@final
+class Unlocked:
+    """Bytes that may not be changed, shown to a pickler as if they might."""
+
+    def __new__(cls, obj: Buffer | Any) -> Unlocked: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+@final
+class Interrupt:
+    """What the handler of a worker's signal asks."""
+
+    def due(self) -> float | None: ...
+
 def forked() -> None: ...
 def forking() -> None: ...
 def hold_lifeline(fd: int) -> Held: ...
@@ -271,6 +336,10 @@ class MapJob:
     def jobs(self) -> int | None: ...
     @property
     def retries(self) -> int: ...
+    @property
+    def timeout(self) -> float | None: ...
+    @property
+    def memory_limit(self) -> int | None: ...
     @property
     def chunksize(self) -> int | str: ...
     @property

@@ -29,6 +29,11 @@ class Executor(StandardExecutor):
     start_method: how worker processes come to exist: "template", "spawn", "fork" or
         "forkserver"; None is the pool's own default.
     retries: what `map` takes where it is not told otherwise. `submit` runs its task once.
+    task_timeout: seconds that each task may run; then `oxgang.errors.TaskTimeout` is raised in it.
+    timeout_grace: seconds that it may go on after that; then it is ended with its worker. (A
+        thread cannot be: its future fails.)
+    memory_limit: bytes that a worker may have while it runs a task, or a text such as "2GiB";
+        beyond, it is ended: `oxgang.errors.MemoryLimitExceeded`. Not for threads.
     """
 
     def __init__(
@@ -40,18 +45,33 @@ class Executor(StandardExecutor):
         initargs: tuple = (),
         start_method: str | None = None,
         retries: int = 0,
+        task_timeout: float | None = None,
+        timeout_grace: float | None = None,
+        memory_limit: int | str | None = None,
     ):
         self.model = _checked_model(model)
         _check_start_method(start_method, self.model)
         check_options(len, retries, "auto")
         self._retries = retries
-        self._pool = _make_pool(self.model, max_workers, initializer, initargs, start_method)
+        limits = {
+            "task_timeout": task_timeout,
+            "timeout_grace": timeout_grace,
+            "memory_limit": memory_limit,
+        }
+        limits = {name: limit for name, limit in limits.items() if limit is not None}
+        options = {"initializer": initializer, "initargs": initargs, **limits}
+        self._pool = _make_pool(self.model, max_workers, start_method, options)
         # Others look here too (joblib, dask), as they do on the standard pools.
         self._max_workers = self._pool._max_workers
 
     def submit(self, fn, /, *args, **kwargs) -> Future:
         """Schedule `fn(*args, **kwargs)`; return its future."""
         return self._pool.submit(fn, *args, **kwargs)
+
+    def submit_with(self, options, fn, /, *args, **kwargs) -> Future:
+        """`submit`, with an `oxgang.TaskOptions` for this task alone; where that says nothing,
+        the executor's limits count."""
+        return self._pool.submit_with(options, fn, *args, **kwargs)
 
     def map(
         self,
@@ -63,6 +83,8 @@ class Executor(StandardExecutor):
         retries: int | None = None,
         return_exceptions: bool = False,
         progress: bool | str = False,
+        task_timeout: float | None = None,
+        memory_limit: int | str | None = None,
     ) -> Iterator:
         """As `oxgang.map`, on this pool, which stays open.
 
@@ -79,6 +101,8 @@ class Executor(StandardExecutor):
             retries=self._retries if retries is None else retries,
             progress=progress,
             return_exceptions=return_exceptions,
+            task_timeout=task_timeout,
+            memory_limit=memory_limit,
         )
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -163,13 +187,13 @@ def _check_start_method(start_method, model):
         )
 
 
-def _make_pool(model, max_workers, initializer, initargs, start_method):
+def _make_pool(model, max_workers, start_method, options):
     from oxgang.concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
     if model == "thread":
         if max_workers is None:
             max_workers = min(32, usable_cpus() + 4)
-        return ThreadPoolExecutor(max_workers, initializer=initializer, initargs=initargs)
+        return ThreadPoolExecutor(max_workers, **options)
     context = None
     if start_method not in (None, "template"):
         import multiprocessing
@@ -178,6 +202,5 @@ def _make_pool(model, max_workers, initializer, initargs, start_method):
     return ProcessPoolExecutor(
         usable_cpus() if max_workers is None else max_workers,
         mp_context=context,
-        initializer=initializer,
-        initargs=initargs,
+        **options,
     )

@@ -27,6 +27,7 @@ from concurrent.futures import CancelledError
 from heapq import heappop, heappush
 from itertools import islice, repeat, starmap
 from queue import Empty, SimpleQueue
+from random import random
 from time import monotonic
 
 AHEAD_S = 0.1  # how much work is kept in flight
@@ -210,12 +211,13 @@ def as_done(started, window, deadline=None):
 class Item:
     """One call on its way through `by_event`. Quacks like its (last) future when done."""
 
-    __slots__ = ("attempts", "call", "final", "future", "index")
+    __slots__ = ("attempts", "call", "deaths", "final", "future", "index")
 
     def __init__(self, index, call):
         self.index = index
         self.call = call
         self.attempts = 0
+        self.deaths = ()  # of the workers that its earlier attempts have cost
         self.final = False
         self.future = None
 
@@ -234,8 +236,13 @@ def by_event(launch, calls, window, *, ordered, retries, deadline=None):
 
     `launch(call)` submits one and returns its future. A task that raised an Exception or was
     lost is launched again, up to `retries` more times, after a pause that doubles from
-    `FIRST_BACKOFF_S` to `LONGEST_BACKOFF_S`; the others go on meanwhile. If it cannot be
-    launched again (the pool is broken or shut down) its last failure stands.
+    `FIRST_BACKOFF_S` to `LONGEST_BACKOFF_S`, less up to half by chance, so that what failed
+    together does not come back together; the others go on meanwhile. If it cannot be launched
+    again (the pool is broken or shut down) its last failure stands. One that has cost several
+    workers says so of all of them.
+
+    (The pools can run calls again by themselves, too. Here that is the flow's business, since
+    what pauses must not count as being in flight: it would hold up the others.)
     """
     flow = _EventFlow(launch, calls, ordered=ordered, retries=retries, deadline=deadline)
     ready = flow.ready
@@ -340,9 +347,10 @@ class _EventFlow:
             return
         item = self.running.pop(future)
         if item.attempts <= self.retries and _is_worth_repeating(future):
-            pause = min(FIRST_BACKOFF_S * 2 ** (item.attempts - 1), LONGEST_BACKOFF_S)
-            heappush(self.again, (monotonic() + pause, item.index, item))
+            item.deaths += getattr(future.exception(), "deaths", ())
+            heappush(self.again, (monotonic() + pause_before(item.attempts), item.index, item))
         else:
+            _tell_deaths(future, item.deaths)
             self.settle(item)
 
     def next_done(self):
@@ -358,6 +366,23 @@ class _EventFlow:
             return
         while self.line and self.line[0].final:
             self.ready.append(self.line.popleft())
+
+
+def pause_before(attempt):
+    """Seconds until an item that has been tried so often is tried again."""
+    # 2 ** 1024 is no float, and the pause has long been the longest then
+    pause = min(FIRST_BACKOFF_S * 2 ** min(attempt - 1, 60), LONGEST_BACKOFF_S)
+    return pause * (1 - random() / 2)
+
+
+def _tell_deaths(future, earlier):
+    """The workers that an item's earlier attempts have cost, in its last failure."""
+    if earlier and not future.cancelled() and (error := future.exception()) is not None:
+        from oxgang._faults import history
+
+        if hasattr(error, "deaths"):
+            error.deaths = earlier = earlier + error.deaths
+        error.add_note(history(earlier))
 
 
 def _is_worth_repeating(future):

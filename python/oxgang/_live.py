@@ -15,12 +15,10 @@ from queue import Empty, SimpleQueue
 from threading import Semaphore, Thread
 from time import monotonic
 
+from oxgang._flow import pause_before
 from oxgang._map import Outcome
 
 MOST = 1024  # calls read and not yet yielded
-FIRST_BACKOFF_S = 0.05
-LONGEST_BACKOFF_S = 2.0
-
 _CALL, _DONE, _END = range(3)
 
 
@@ -106,7 +104,7 @@ class _Running:
             raise RuntimeError("a call was cancelled by someone else; run the command again")
         error = future.exception()
         if isinstance(error, Exception) and attempts <= self._retries:
-            pause = min(FIRST_BACKOFF_S * 2 ** (attempts - 1), LONGEST_BACKOFF_S)
+            pause = pause_before(attempts)
             # Indexes differ, so that calls are never compared.
             heappush(self._again, (monotonic() + pause, index, call, attempts + 1))
             return None

@@ -17,6 +17,7 @@ cancelled.
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sized
+from functools import partial
 from itertools import repeat, starmap
 from operator import index
 from threading import get_ident
@@ -122,6 +123,8 @@ def map(
     retries: int = 0,
     progress: bool | str = False,
     return_exceptions: bool = False,
+    task_timeout: float | None = None,
+    memory_limit: int | str | None = None,
 ) -> Iterator:
     """Like the built-in `map(fn, *iterables)`, with the calls run side by side.
 
@@ -144,6 +147,10 @@ def map(
     progress: True draws a bar on stderr if that is a terminal; "always" draws it anyway.
     return_exceptions: True yields an item's exception in place of its value. Otherwise the
         first failure is raised, and what has not begun is cancelled.
+    task_timeout: seconds that each item may take, from when a worker begins it. Then
+        `oxgang.errors.TaskTimeout` is raised in it, and a second later it is ended.
+    memory_limit: bytes of memory that a worker may have while it runs an item, or a text such as
+        "2GiB"; beyond, it is ended: `oxgang.errors.MemoryLimitExceeded`. Not for threads.
     """
     from oxgang._executor import Executor
 
@@ -159,6 +166,8 @@ def map(
             retries=retries,
             progress=progress,
             return_exceptions=return_exceptions,
+            task_timeout=task_timeout,
+            memory_limit=memory_limit,
             owned=executor,
         )
     except BaseException as error:
@@ -177,6 +186,8 @@ def values(
     retries,
     progress,
     return_exceptions,
+    task_timeout=None,
+    memory_limit=None,
     owned=None,
 ):
     """The iterator behind `map` and `Executor.map`.
@@ -191,6 +202,8 @@ def values(
     window = _window(executor, chunksize)
     submit = executor.submit
     arguments = zip(repeat(fn), *iterables, strict=False)
+    if task_timeout is not None or memory_limit is not None:
+        submit = _limited_submit(executor, task_timeout, memory_limit)
     if not retries:
         engine = oldest_first if ordered else as_done
         source = engine(starmap(submit, arguments), window, deadline)
@@ -208,6 +221,16 @@ def values(
         source = primed(_watched(source, bar))
     owner = None if owned is None else _Owner(owned, deadline)
     return primed(_values(source, return_exceptions, owner))
+
+
+def _limited_submit(executor, task_timeout, memory_limit):
+    from oxgang._options import TaskOptions
+
+    options = TaskOptions(task_timeout, memory_limit=memory_limit)
+    submit_with = getattr(executor, "submit_with", None)
+    if submit_with is None:
+        raise TypeError(f"{type(executor).__qualname__} has no limits; use one of oxgang's pools")
+    return partial(submit_with, options)
 
 
 def _values(source, return_exceptions, owner):

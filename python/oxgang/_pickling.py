@@ -18,13 +18,18 @@ On the way back nothing is special: the owner has ``__main__`` and finds its cla
 """
 
 import io
+import os
 import sys
 import types
 
 # the C half of pickle, by itself: a worker's first task waits for this module, and pickle.py
 # brings regular expressions along
-from _pickle import Pickler, PicklingError, loads
+from _pickle import PickleBuffer, Pickler, PicklingError, loads
 from importlib import import_module
+
+from oxgang import _core
+
+os.register_at_fork(before=_core.forking)
 
 _EXTRA = "multiprocessing.reduction"
 
@@ -56,83 +61,177 @@ class _Outbound(Pickler):
         return NotImplemented
 
 
-_idle = {_Outbound: [], Pickler: []}  # picklers that wait for their next object
 _SMALL = 1 << 16  # a pickler that made more is let go, with its buffer
+_APART = 1 << 16  # shorter buffers stay in the pickle
+_MOST_APART = 256
 
 
-def _dump(pickler_class, obj):
-    idle = _idle[pickler_class]
+class _ReadOnly(Exception):
+    """A numpy array that nobody may write was met."""
+
+
+def _unlocked(obj):
+    """How to pickle a numpy array so that it can be written where it arrives, as those that the
+    standard pools send can be, whatever the sender may do with it. None for anything else."""
+    if type(obj).__module__ != "numpy" or type(obj).__name__ != "ndarray":
+        return None
+    make, arguments, *rest = obj.__reduce_ex__(5)
+    if not isinstance(arguments[0], PickleBuffer):
+        return None
+    buffer = PickleBuffer(_core.Unlocked(arguments[0].raw()))
+    return make, (buffer, *arguments[1:]), *rest
+
+
+_unlocking_classes = {}
+
+
+def _unlocking(pickler_class):
+    """The pickler class that unlocks arrays besides."""
+    if pickler_class in _unlocking_classes:
+        return _unlocking_classes[pickler_class]
+    known = getattr(pickler_class, "reducer_override", None)
+
+    class Unlocking(pickler_class):
+        def reducer_override(self, obj):
+            reduced = _unlocked(obj)
+            if reduced is None:
+                return NotImplemented if known is None else known(self, obj)
+            return reduced
+
+    return _unlocking_classes.setdefault(pickler_class, Unlocking)
+
+
+class _Apart(list):
+    """What a pickler leaves out of its pickle: long buffers, in their order. They are copied once,
+    into shared memory, and the other side looks at them there."""
+
+    __slots__ = ()
+
+    def take(self, buffer):
+        try:
+            raw = buffer.raw()
+        except BufferError:
+            return True  # not in one piece: pickle has something to say about that
+        if raw.readonly and type(raw.obj).__module__ == "numpy":
+            raise _ReadOnly
+        if raw.nbytes < _APART or len(self) >= _MOST_APART:
+            return True
+        self.append(raw)
+        return False
+
+
+_idle = {}  # picklers that wait for their next object, by class and whether they leave things out
+for _class in (_Outbound, Pickler):
+    _idle[_class, False], _idle[_class, True] = [], []
+
+
+def _dump(pickler_class, obj, apart):
+    """The pickle as bytes; or, if buffers may go apart and some do, pickle and buffers."""
+    idle = _idle[pickler_class, apart]
     try:
-        pickler, buffer, table = idle.pop()  # making one costs more than a small pickle
+        pickler, buffer, table, left_out = idle.pop()  # making one costs more than a small pickle
     except IndexError:
-        buffer, table = io.BytesIO(), None
-        pickler = pickler_class(buffer, 5)
+        buffer, table, left_out = io.BytesIO(), None, _Apart()
+        take = left_out.take if apart else None
+        pickler = pickler_class(buffer, 5, buffer_callback=take)
     if table is not _reducers():
         pickler.dispatch_table = table = _reducers()
-    pickler.dump(obj)
+    try:
+        pickler.dump(obj)
+    except _ReadOnly:
+        return _dump_anew(_unlocking(pickler_class), obj, _reducers())
     data = buffer.getvalue()
+    if left_out:
+        return data, left_out
     if len(data) <= _SMALL:
         pickler.clear_memo()
         buffer.seek(0)
         buffer.truncate()
-        idle.append((pickler, buffer, table))
+        idle.append((pickler, buffer, table, left_out))
     return data
 
 
-def dumps(obj):
+def _dump_anew(pickler_class, obj, table):
+    buffer, left_out = io.BytesIO(), _Apart()
+    pickler = pickler_class(buffer, 5, buffer_callback=left_out.take)
+    if table is not None:
+        pickler.dispatch_table = table
+    pickler.dump(obj)
+    data = buffer.getvalue()
+    return (data, left_out) if left_out else data
+
+
+def dumps(obj, apart=False):
     """An object on its way to a worker."""
     try:
-        return _dump(_Outbound, obj)
+        return _dump(_Outbound, obj, apart)
     except _NeedsValue:
         pass
     except (PicklingError, AttributeError, TypeError) as plain:
-        return _by_value_or(plain, obj)
+        return _by_value_or(plain, obj, apart)
     try:
-        return _by_value(obj)
+        return _by_value(obj, apart)
     except Exception as by_value:
-        return _by_name_or(by_value, obj)
+        return _by_name_or(by_value, obj, apart)
 
 
-def _by_value_or(plain, obj):
+def _by_value_or(plain, obj, apart):
     try:
-        return _by_value(obj)
+        return _by_value(obj, apart)
     except Exception:
         raise plain from None  # the plain error is the one that users know
 
 
-def _by_name_or(by_value, obj):
+def _by_name_or(by_value, obj, apart):
     """Rule 3: only for a __main__ that the worker can run."""
     if getattr(sys.modules.get("__main__"), "__file__", None) is None:
         raise by_value
     try:
-        return _dump(Pickler, obj)
+        return _dump(Pickler, obj, apart)
     except Exception:
         raise by_value from None
 
 
-def dumps_back(obj):
+def dumps_back(obj, apart=False):
     """An object on its way to the owner."""
     try:
-        return _dump(Pickler, obj)
+        return _dump(Pickler, obj, apart)
     except (PicklingError, AttributeError, TypeError) as plain:
-        return _by_value_or(plain, obj)
+        return _by_value_or(plain, obj, apart)
+
+
+def dump_call(arguments):
+    """Positional and keyword arguments: a pickle, or a pickle and what goes apart."""
+    return dumps(arguments, True)
+
+
+def dump_result(value):
+    """A result, as `dump_call`."""
+    return dumps_back(value, True)
 
 
 # -- by value ---------------------------------------------------------------------------
 
 
-def _by_value(obj):
+def _by_value(obj, apart):
     from oxgang._by_value import Pickler as ByValue
 
-    buffer = io.BytesIO()
-    pickler = ByValue(buffer, 5)
     table = _reducers()
     if table is not None:
         from collections import ChainMap
 
-        pickler.dispatch_table = ChainMap(ByValue.reducers, table)
-    pickler.dump(obj)
-    return buffer.getvalue()
+        table = ChainMap(ByValue.reducers, table)
+    if not apart:
+        buffer = io.BytesIO()
+        pickler = ByValue(buffer, 5)
+        if table is not None:
+            pickler.dispatch_table = table
+        pickler.dump(obj)
+        return buffer.getvalue()
+    try:
+        return _dump_anew(ByValue, obj, table)
+    except _ReadOnly:
+        return _dump_anew(_unlocking(ByValue), obj, table)
 
 
 def namespace(name):
@@ -153,7 +252,7 @@ def dump_callable(function):
     """
     main = function.__module__ == "__main__"
     if not main and _importable(function):
-        return _dump(Pickler, function), []
+        return _dump(Pickler, function, False), []
     data = dumps(function)
     if not main or not isinstance(function, types.FunctionType):
         return data, None
@@ -269,36 +368,6 @@ def payload_error(what, failure):
     error = PayloadError(f"{what} did not arrive: {reason}")
     error.__cause__ = failure
     return error
-
-
-def crash_error(task_id, pid, exitcode, function):
-    """A WorkerCrashed that says which task, which process and how."""
-    from oxgang.errors import WorkerCrashed
-
-    name = function if isinstance(function, str) else getattr(function, "__qualname__", None)
-    return WorkerCrashed(
-        f"the worker (pid {pid}) that ran {name} {_how(exitcode)}; only this task (number "
-        f"{task_id}) is lost, the pool goes on",
-        task_id=task_id,
-        pid=pid,
-        exitcode=exitcode,
-        function=name,
-    )
-
-
-def _how(exitcode):
-    if exitcode is None:
-        return "ended, nobody knows how"
-    if exitcode >= 0:
-        return f"exited with code {exitcode} without an answer"
-    import signal
-
-    try:
-        name = signal.Signals(-exitcode).name
-    except ValueError:
-        name = "an unnamed signal"
-    hint = " (out of memory, perhaps)" if name == "SIGKILL" else ""
-    return f"was killed by signal {-exitcode}, {name}{hint}"
 
 
 def broken_error(why):

@@ -6,6 +6,9 @@ import os
 import sys
 import threading
 
+# signal.py brings enum along
+from _signal import SIG_BLOCK, SIG_SETMASK, SIGINT, pthread_sigmask
+
 from oxgang import _core
 from oxgang._pickling import dumps
 
@@ -14,6 +17,17 @@ _OWNERS = {"__main__", "builtins", "oxgang", "concurrent", "multiprocessing"}
 _lock = threading.Lock()
 _template = None
 _lifeline = None
+
+
+class CtrlCLater:
+    """Within, Ctrl-C waits, and processes that are started begin so: they have not yet said what
+    it means to them, and would die of it with a page of traceback. `_worker` ends it there."""
+
+    def __enter__(self):
+        self._before = pthread_sigmask(SIG_BLOCK, [SIGINT])
+
+    def __exit__(self, *_error):
+        pthread_sigmask(SIG_SETMASK, self._before)
 
 
 def lifeline():
@@ -34,7 +48,8 @@ def get():
             _template.end()  # reaped, whoever still holds it
             _template = None
         if _template is None:
-            _template = _core.Template(_command(), _first_message(), line)
+            with CtrlCLater():
+                _template = _core.Template(_command(), _first_message(), line)
             _template.prepare(_wanted())
         return _template
 

@@ -7,7 +7,7 @@ import sys
 import types
 
 # signal.py brings enum along, which a worker may never need
-from _signal import SIGINT, signal
+from _signal import SIG_UNBLOCK, SIGINT, pthread_sigmask, signal
 
 from oxgang import _core
 
@@ -15,6 +15,11 @@ from oxgang import _core
 def _ignore_interrupt(number, frame):
     """Ctrl-C goes to the whole foreground group; what becomes of the workers is the owner's
     decision. A handler, not SIG_IGN, which programs started by a task would inherit."""
+
+
+def _outlast_interrupt():
+    signal(SIGINT, _ignore_interrupt)
+    pthread_sigmask(SIG_UNBLOCK, [SIGINT])  # see `_template.CtrlCLater`
 
 
 class _Main(types.ModuleType):
@@ -162,7 +167,7 @@ def _failed_setup(error):
 
 def serve(invitation, setup):
     """Works until the pool says stop."""
-    signal(SIGINT, _ignore_interrupt)
+    _outlast_interrupt()
 
     def guarded(data):
         try:
@@ -202,7 +207,7 @@ def template(owner_pid):
 
     import oxgang._pickling  # noqa: F401 - every worker needs it
 
-    signal(SIGINT, _ignore_interrupt)
+    _outlast_interrupt()
     _owner_pid = owner_pid
     link = os.dup(0)
     null = os.open(os.devnull, os.O_RDONLY)
@@ -246,6 +251,9 @@ def _life(server, invitation):
     atexit._clear()  # what the template's imports registered is the template's
     try:
         held = server.leave()
+    except BrokenPipeError:
+        return 1  # the owner has ended: there is nobody to tell, and nothing to do
+    try:
         serve(invitation, _setup)
         _end()
     except BaseException:
@@ -280,7 +288,10 @@ def _rebuild(incarnation, duplicates):
 def run_process(descriptors, initializer, initargs):
     """The target of a worker that a standard context starts."""
     channel, pool, wake, line = descriptors.fds
-    _held = _core.hold_lifeline(line)
+    try:
+        _held = _core.hold_lifeline(line)
+    except BrokenPipeError:
+        os._exit(1)  # the owner has ended: there is nobody to tell, and nothing to do
     invitation = _core.Invitation(descriptors.incarnation, channel, pool, wake)
 
     def setup(_data):

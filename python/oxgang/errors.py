@@ -2,9 +2,38 @@
 
 from concurrent.futures import BrokenExecutor
 from concurrent.futures.process import BrokenProcessPool
+from typing import NamedTuple
+
+from oxgang._limits import TaskTimeout
 
 
-class WorkerCrashed(BrokenProcessPool):
+class Death(NamedTuple):
+    """How one worker ended that ran a task.
+
+    ``exitcode``: as `multiprocessing` has it, negative for a signal; None: not known.
+    ``seconds``: how long the task had run; None: nobody looked (the task has no limits and no
+    retries). ``reason``: in words.
+    """
+
+    pid: int | None
+    exitcode: int | None
+    seconds: float | None
+    reason: str
+
+
+class _Lost:
+    """What the exceptions for lost tasks have in common."""
+
+    function = task_id = pid = exitcode = None
+    stack = ""
+    deaths = ()
+
+    def __init__(self, message, **facts):
+        super().__init__(message)
+        self.__dict__.update(facts)
+
+
+class WorkerCrashed(_Lost, BrokenProcessPool):
     """The worker that ran this task ended without an answer; the task is lost.
 
     Only this task: the pool goes on, and tasks that had not begun run elsewhere.
@@ -12,22 +41,31 @@ class WorkerCrashed(BrokenProcessPool):
     repeat (or ask for ``retries=``).
 
     Attributes: ``task_id`` (int), ``pid`` (int), ``exitcode`` (int; negative: the signal
-    that killed it; None: not known), ``function`` (str).
+    that killed it; None: not known), ``function`` (str), ``deaths`` (a `Death` for each try, the
+    last one last), ``out_of_memory`` (True: the kernel killed it for want of memory; False: it
+    did not; None: not known).
     """
 
-    def __init__(self, message, *, task_id=None, pid=None, exitcode=None, function=None):
-        super().__init__(message)
-        self.task_id = task_id
-        self.pid = pid
-        self.exitcode = exitcode
-        self.function = function
-
-    def __reduce__(self):
-        return _rebuild_crash, (self.args[0], self.task_id, self.pid, self.exitcode, self.function)
+    out_of_memory = None
 
 
-def _rebuild_crash(message, task_id, pid, exitcode, function):
-    return WorkerCrashed(message, task_id=task_id, pid=pid, exitcode=exitcode, function=function)
+class TaskTerminated(WorkerCrashed):
+    """The task was running when `Future.terminate` was called; its worker was ended.
+
+    Not a `CancelledError`: that one promises that the call never began, and this one has, and may
+    have done half of its work. It is never tried again.
+    """
+
+
+class MemoryLimitExceeded(_Lost, MemoryError):
+    """The worker that ran this task had more memory than the task's limit; it was ended.
+
+    Attributes: ``limit`` and ``used`` (bytes, `used` as it was when that was noticed), ``peak``
+    (bytes: the most that the process ever had in RAM, or None), ``stack`` (where the task was),
+    ``function``, ``task_id``, ``pid``, ``exitcode``, ``deaths`` (see `WorkerCrashed`).
+    """
+
+    limit = used = peak = None
 
 
 class PayloadError(BrokenProcessPool):
@@ -59,4 +97,14 @@ def _rebuild_owner_died(message, pid):
     return OwnerDied(message, pid=pid)
 
 
-__all__ = ["BrokenExecutor", "BrokenProcessPool", "OwnerDied", "PayloadError", "WorkerCrashed"]
+__all__ = [
+    "BrokenExecutor",
+    "BrokenProcessPool",
+    "Death",
+    "MemoryLimitExceeded",
+    "OwnerDied",
+    "PayloadError",
+    "TaskTerminated",
+    "TaskTimeout",
+    "WorkerCrashed",
+]

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,6 +138,25 @@ def hold_unless_first(text):
 def slowly(text):
     time.sleep(0.002)
     return {"text": text, "twice": text * 2}
+
+
+def sometimes_slow(text):
+    if text == "spin":
+        while True:
+            pass
+    if text == "stuck":
+        lock = threading.Lock()
+        lock.acquire()
+        while True:
+            try:
+                lock.acquire()
+            except TimeoutError:
+                continue
+    if text == "fill":
+        kept = []
+        while True:
+            kept.append(b"x" * (1 << 20))
+    return text
 
 
 def log_run(text):

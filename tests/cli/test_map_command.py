@@ -256,6 +256,31 @@ def test_a_worker_that_dies_costs_its_own_input(oxgang, target, tmp_path):
         assert found[f'"{name}"']["error"]["type"] == "WorkerCrashed"
 
 
+@pytest.mark.parametrize("model", ["process", "thread"])
+def test_a_timeout_costs_its_own_input(oxgang, target, tmp_path, model):
+    # one that its exception ends, and one that nothing does
+    inputs = ["spin", *map(str, range(20)), "stuck", *map(str, range(20, 40))]
+    words = ["--timeout", "0.3", "--model", model, "-j", "3", "-o", "out.jsonl"]
+    done = oxgang("map", target("sometimes_slow"), *inputs, *words)
+    assert done.returncode == 1
+    assert "40 ok, 2 failed" in done.stderr
+    assert "TaskTimeout" in done.stderr
+    found = by_input(objects(tmp_path / "out.jsonl"))
+    for name in ("spin", "stuck"):
+        error = found[f'"{name}"']["error"]
+        assert error["type"] == "TaskTimeout" and "time limit of 0.3 s" in error["message"]
+
+
+def test_a_memory_limit_costs_its_own_input(oxgang, target, tmp_path):
+    inputs = [*map(str, range(10)), "fill", *map(str, range(10, 20))]
+    words = ["--memory-limit", "150MiB", "-j", "2", "-o", "out.jsonl", "--retries", "1"]
+    done = oxgang("map", target("sometimes_slow"), *inputs, *words)
+    assert done.returncode == 1
+    assert "20 ok, 1 failed" in done.stderr
+    error = by_input(objects(tmp_path / "out.jsonl"))['"fill"']["error"]
+    assert error["type"] == "MemoryLimitExceeded" and "150 MiB" in error["message"]
+
+
 def test_fail_fast_ends_what_runs(oxgang, target, tmp_path):
     # The other worker's call would hold for longer than the watchdog.
     done = oxgang("map", target("hold_unless_first"), "fail", *range(9), "--fail-fast", "-j2")

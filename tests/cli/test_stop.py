@@ -166,6 +166,37 @@ def test_an_output_that_cannot_be_written_any_more(oxgang, target, tmp_path):
     assert sorted(int(row["input"]) for row in rows(tmp_path / "out.csv")) == list(range(5000))
 
 
+def test_a_full_disk(oxgang, target, tmp_path):
+    """The rows that fit are whole and kept, the reason is told; with room it can be resumed."""
+    (tmp_path / "in.txt").write_text("\n".join(map(str, range(50_000))))
+    (tmp_path / "disk").mkdir()
+    script = """
+        mount -t tmpfs -o size=64k none disk || exit 99
+        "$@"; code=$?
+        cp disk/out.csv* disk/.out* . 2>/dev/null
+        exit $code
+    """
+    words = ["map", target("same"), "--from", "in.txt", "--model", "thread"]
+    command = ["unshare", "--mount", "sh", "-c", script, "sh", sys.executable, "-m", "oxgang"]
+    done = subprocess.run(
+        [*command, *words, "-o", "disk/out.csv"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    if done.returncode == 99 or "unshare" in done.stderr:
+        pytest.skip("no small file system can be mounted here")
+    assert done.returncode == 1, done.stderr
+    assert "stopped: cannot write disk/out.csv: no storage space" in done.stderr
+    assert "Traceback" not in done.stderr
+    found = rows(tmp_path / "out.csv")
+    assert 1000 < len(found) < 50_000
+    assert oxgang(*words, "-o", "out.csv", "--resume").returncode == 0
+    assert sorted(int(row["input"]) for row in rows(tmp_path / "out.csv")) == list(range(50_000))
+
+
 def _polls(pid):
     """Whether a process sleeps in `ppoll`."""
     numbers = {"x86_64": "271", "aarch64": "73"}

@@ -1,5 +1,6 @@
 """Functions for workers, in the tests of the executors."""
 
+import itertools
 import os
 import signal
 import sys
@@ -145,14 +146,177 @@ def in_worker():
     return multiprocessing.current_process().name, multiprocessing.parent_process() is not None
 
 
-def nested(depth):
+def nested(depth, method="template"):
+    import multiprocessing
+
     from oxgang.concurrent.futures import ProcessPoolExecutor
 
     if depth == 0:
         return [os.getpid()]
-    with ProcessPoolExecutor(1) as pool:
-        return [os.getpid(), *pool.submit(nested, depth - 1).result()]
+    context = None if method == "template" else multiprocessing.get_context(method)
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return [os.getpid(), *pool.submit(nested, depth - 1, method).result()]
 
 
 def ignore_term():
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+# -- large data ------------------------------------------------------------------------------
+
+
+def describe(array):
+    return array.shape, array.dtype, array.flags.c_contiguous, array.flags.f_contiguous
+
+
+def describe_and_keep(array, other):
+    return describe(array), other
+
+
+def ends(array):
+    return int(array[0]), int(array[-1])
+
+
+def full(count, number):
+    import numpy
+
+    return numpy.full(count, number, "u1")
+
+
+def fill_and_sum(array, number):
+    array[:] = number
+    return int(array.sum(dtype="i8"))
+
+
+_held = []
+
+
+def hold(array):
+    _held.append(array)
+    return len(_held)
+
+
+def held():
+    return [ends(array) for array in _held]
+
+
+def let_go():
+    _held.clear()
+
+
+def append_line(path, number, _data):
+    with open(path, "a") as file:
+        file.write(f"{number}\n")
+
+
+def spin(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+    return seconds
+
+
+def stuck_in_c():
+    """One call that never gives the interpreter back, nor looks at signals."""
+    return sum(range(10**15))
+
+
+def wait_for_lock():
+    held = threading.Lock()
+    held.acquire()
+    held.acquire(timeout=600)
+
+
+def select():
+    import selectors
+    import socket
+
+    ours, _theirs = socket.socketpair()
+    with selectors.DefaultSelector() as selector:
+        selector.register(ours, selectors.EVENT_READ)
+        selector.select(600)
+
+
+def go_on_regardless():
+    while True:
+        try:
+            time.sleep(600)
+        except TimeoutError:
+            continue
+
+
+def clean_up(path, result):
+    try:
+        time.sleep(600)
+    except TimeoutError:
+        open(path, "w").close()
+        if result is None:
+            raise
+    return result
+
+
+def raise_instead():
+    try:
+        time.sleep(600)
+    except TimeoutError:
+        raise LookupError("instead")  # noqa: B904 - the context is looked at
+
+
+class LoadsForEver:
+    def __reduce__(self):
+        return nap, (600,)
+
+
+class SlowToDump:
+    def __reduce__(self):
+        time.sleep(600)
+        return nap, (0,)
+
+
+def make_slow_to_dump():
+    return SlowToDump()
+
+
+def fill():
+    kept = []
+    while True:
+        kept.append(b"x" * (1 << 20))
+        time.sleep(0.001)
+
+
+def fill_in_c():
+    return list(itertools.repeat(None))
+
+
+def count_and_nap(path):
+    count_in(path)
+    time.sleep(600)
+
+
+def count_and_get_stuck(path):
+    count_in(path)
+    stuck_in_c()
+
+
+def slow_at_first(folder, times):
+    """The first `times` runs never end; gives the number of the run."""
+    run = folder.count_call("slow")
+    if run <= times:
+        time.sleep(600)
+    time.sleep(0.2)
+    return run
+
+
+def call(function):
+    return function()
+
+
+def nested_limit(method):
+    """A limit in a pool of this worker, which has one itself."""
+    import multiprocessing
+
+    from oxgang.concurrent.futures import ProcessPoolExecutor
+
+    context = None if method == "template" else multiprocessing.get_context(method)
+    with ProcessPoolExecutor(1, context, task_timeout=0.1, timeout_grace=0.1) as pool:
+        raise pool.submit(stuck_in_c).exception()

@@ -72,9 +72,14 @@ pub struct MapOptions {
     #[arg(long, value_enum, default_value_t = Model::Auto)]
     pub model: Model,
 
-    /// Seconds one call may take (not enforced yet: refused for now)
-    #[arg(long, value_name = "SECONDS")]
-    pub timeout: Option<String>,
+    /// Seconds one call may take; then TaskTimeout is raised in it, and a second later its process
+    /// is ended (a thread cannot be: its input fails, and it goes on)
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    pub timeout: Option<f64>,
+
+    /// Memory that a worker may have during a call, such as 512MiB or 2GB; then it is ended
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub memory_limit: Option<u64>,
 
     /// Call again up to N times for an input that failed; the function must be safe to repeat
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = parse_retries)]
@@ -159,6 +164,36 @@ fn parse_retries(text: &str) -> Result<u32, String> {
     text.parse().map_err(|_| "give a whole number, 0 or more, such as --retries 2".into())
 }
 
+fn parse_seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 && seconds.is_finite() => Ok(seconds),
+        _ => Err("give a number of seconds above 0, such as --timeout 2.5".into()),
+    }
+}
+
+fn parse_size(text: &str) -> Result<u64, String> {
+    let advice = "give a size above 0, such as 512MiB or 2GB";
+    let lower = text.trim().to_ascii_lowercase();
+    let number = lower.trim_end_matches(|c: char| c.is_ascii_lowercase() || c == ' ');
+    let power = |base: u64, letter: &str| {
+        "kmgt".find(letter).map(|power| base.pow(power as u32 + 1)).ok_or(advice)
+    };
+    let unit = match lower[number.len()..].trim() {
+        "" | "b" => 1,
+        unit if unit.len() == 1 => power(1024, unit)?,
+        unit => match (unit.strip_suffix("ib"), unit.strip_suffix('b')) {
+            (Some(letter), _) if letter.len() == 1 => power(1024, letter)?,
+            (_, Some(letter)) if letter.len() == 1 => power(1000, letter)?,
+            _ => return Err(advice.into()),
+        },
+    };
+    match number.parse::<f64>().map(|number| number * unit as f64) {
+        // what no machine has is a mistake too
+        Ok(bytes) if (1.0..9e18).contains(&bytes) => Ok(bytes as u64),
+        _ => Err(advice.into()),
+    }
+}
+
 fn parse_chunksize(text: &str) -> Result<Chunksize, String> {
     match (text, text.parse()) {
         ("auto", _) => Ok(Chunksize::Auto),
@@ -217,7 +252,7 @@ mod tests {
     fn a_full_line_is_understood_in_any_order() {
         let options = read(
             "map -j 3 pkg.mod:fn a b -o out.csv --resume --retries 2 --chunksize 7 --model thread \
-             --fail-fast --progress never -- -c",
+             --fail-fast --progress never --timeout 1.5 --memory-limit 1.5GiB -- -c",
         )
         .expect("a valid line");
         assert_eq!(options.target, "pkg.mod:fn");
@@ -226,6 +261,7 @@ mod tests {
         assert_eq!(options.retries, 2);
         assert_eq!(options.chunksize, Chunksize::Exactly(7));
         assert_eq!(options.model, Model::Thread);
+        assert_eq!((options.timeout, options.memory_limit), (Some(1.5), Some(3 << 29)));
         assert_eq!(options.progress, Show::Never);
         assert_eq!(options.output, Some(PathBuf::from("out.csv")));
         assert!(options.resume && options.fail_fast && !options.quiet);
@@ -240,12 +276,32 @@ mod tests {
     }
 
     #[test]
+    fn sizes_have_units() {
+        for (text, bytes) in [
+            ("4096", 4096),
+            ("1b", 1),
+            ("2k", 2048),
+            ("2kB", 2000),
+            ("3MiB", 3 << 20),
+            ("1T", 1 << 40),
+        ] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "x", "-1", "0", "nan", "inf", "1 gibbon", "1ib", "1bb", "1e30", "é"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn each_mistake_is_one_line_that_names_it() {
         for (line, said) in [
             ("map f.py:fn -j 0", "at least 1 worker"),
             ("map f.py:fn -j many", "whole number of workers"),
             ("map f.py:fn -j -2", "-2"),
             ("map f.py:fn --retries -1", "-1"),
+            ("map f.py:fn --timeout 0", "seconds above 0"),
+            ("map f.py:fn --timeout soon", "seconds above 0"),
+            ("map f.py:fn --memory-limit 2gibbons", "512MiB or 2GB"),
             ("map f.py:fn --chunksize 0", "'auto' or a whole number"),
             ("map f.py:fn --model coroutine", "auto, process, thread"),
             ("map f.py:fn --progress maybe", "auto, always, never"),

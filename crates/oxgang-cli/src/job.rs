@@ -16,7 +16,7 @@ use std::os::fd::AsFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::grammar::{self, MapOptions, Show};
+use crate::grammar::{self, MapOptions, Model, Show};
 use crate::inputs::{self, InputError, Inputs};
 use crate::output::{Format, Payload, RowError, Table, failure_text};
 use crate::patience::{self, Check, is_refusal};
@@ -90,8 +90,11 @@ impl Job {
     /// Reads the command and checks what can be checked without reading the inputs.
     pub fn new(arguments: Vec<OsString>, check: Check) -> Result<Job, Stop> {
         let options = grammar::parse(arguments)?;
-        if options.timeout.is_some() {
-            return Err(Stop::usage("--timeout is not enforced yet; leave it out"));
+        if options.memory_limit.is_some() && options.model == Model::Thread {
+            return Err(Stop::usage(
+                "--memory-limit is for processes: threads share their memory; leave it out, or \
+                 take --model process",
+            ));
         }
         let plan = plan::plan(&options)?;
         let inputs = inputs::open(&options, &check)?;

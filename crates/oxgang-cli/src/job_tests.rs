@@ -63,7 +63,7 @@ fn what_cannot_work_is_refused_and_leaves_nothing() {
     let dir = folder.path("");
     let missing = folder.path("missing.txt");
     for (line, said) in [
-        (words([&"map", &"m:f", &"a", &"--timeout", &"3"]), "not enforced yet"),
+        (words([&"map", &"m:f", &"a", &"--memory-limit=1G", &"--model=thread"]), "for processes"),
         (words([&"map", &"m:f", &"a", &"--resume"]), "name it with -o"),
         (words([&"map", &"m:f", &"a", &"--from", &full]), "not both"),
         (words([&"map", &"m:f", &"--from", &missing]), "No such file"),

@@ -15,12 +15,28 @@ compile_error!(
      for this platform yet"
 );
 
+pub mod clock;
 pub mod cpus;
 pub mod event;
 pub mod futex;
 pub mod link;
+pub mod memory;
 pub mod process;
 pub mod segment;
 
 /// What the kernel answered when it refused.
 pub type Result<T> = std::io::Result<T>;
+
+/// The error for a call without which there is no oxgang: it says which one, and who may have
+/// forbidden it.
+fn refused(call: &str, errno: rustix::io::Errno) -> std::io::Error {
+    use rustix::io::Errno;
+    let error = std::io::Error::from(errno);
+    let hint = match errno {
+        Errno::NOSYS | Errno::PERM | Errno::ACCESS => {
+            "; oxgang needs it: Linux 5.3 or later, in a sandbox that allows it"
+        }
+        _ => "",
+    };
+    std::io::Error::new(error.kind(), format!("{call} was refused: {error}{hint}"))
+}

@@ -1,8 +1,8 @@
 //! Processes: a handle that cannot mean another one, how one ended, and a line that ends
 //! a process when its owner ends.
 //!
-//! Safety: unsafe for one thing, `fcntl` with the commands that rustix lacks; plain calls on an
-//! open descriptor, which touch no memory.
+//! Safety: unsafe for two things: `fcntl` with the commands that rustix lacks, plain calls on an
+//! open descriptor, which touch no memory; and signals that have a number and no name.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::{Command, Stdio};
@@ -64,7 +64,8 @@ impl Process {
     /// If there is none, or the kernel has no pidfd (before 5.3, or forbidden by seccomp).
     pub fn open(pid: i32) -> Result<Self> {
         let number = Pid::from_raw(pid).ok_or(Errno::SRCH)?;
-        Ok(Self { pid, fd: rustix::process::pidfd_open(number, PidfdFlags::empty())? })
+        let fd = rustix::process::pidfd_open(number, PidfdFlags::empty());
+        Ok(Self { pid, fd: fd.map_err(|errno| crate::refused("pidfd_open", errno))? })
     }
 
     /// By a descriptor that its parent sent.
@@ -78,7 +79,7 @@ impl Process {
     /// # Errors
     /// If the caller may not, or the signal does not exist.
     pub fn signal(&self, number: i32) -> Result<()> {
-        let signal = Signal::from_named_raw(number).ok_or(Errno::INVAL)?;
+        let signal = signal_of(number).ok_or(Errno::INVAL)?;
         match rustix::process::pidfd_send_signal(&self.fd, signal) {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
             Err(error) => Err(error.into()),
@@ -115,6 +116,26 @@ impl Process {
     }
 }
 
+fn signal_of(number: i32) -> Option<Signal> {
+    let unnamed = (libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(&number);
+    // SAFETY: the number is one of those that the C library leaves to programs.
+    let unnamed = unnamed.then(|| unsafe { Signal::from_raw_unchecked(number) });
+    unnamed.or_else(|| Signal::from_named_raw(number))
+}
+
+/// The signal that asks a worker's task to stop: none that programs know by name, and none of
+/// those that languages and libraries take first.
+#[must_use]
+pub fn soft_signal() -> i32 {
+    libc::SIGRTMAX() - 2
+}
+
+/// The signal that has a worker write down its stacks and end.
+#[must_use]
+pub fn dump_signal() -> i32 {
+    libc::SIGRTMAX() - 3
+}
+
 impl AsFd for Process {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
@@ -132,10 +153,28 @@ pub fn spawn(
     let (ours, theirs) = Link::pair()?;
     // the standard library keeps no thread and no handle of a child; the pidfd is opened
     // while the child cannot have been reaped
-    let child =
+    let mut child =
         Command::new(program).args(arguments).stdin(Stdio::from(theirs.into_fd())).spawn()?;
     let pid = i32::try_from(child.id()).map_err(std::io::Error::other)?;
-    Ok((Process::open(pid)?, ours))
+    match Process::open(pid) {
+        Ok(process) => Ok((process, ours)),
+        Err(error) => {
+            child.kill()?;
+            child.wait()?;
+            Err(error)
+        }
+    }
+}
+
+/// Ends a child of the caller for which there is no handle, and reaps it.
+///
+/// # Errors
+/// If it is none.
+pub fn end_child(pid: i32) -> Result<()> {
+    let number = Pid::from_raw(pid).ok_or(Errno::SRCH)?;
+    rustix::process::kill_process(number, Signal::KILL)?;
+    rustix::process::waitpid(Some(number), rustix::process::WaitOptions::empty())?;
+    Ok(())
 }
 
 /// This process, this thread: the kernel's numbers.
@@ -264,7 +303,7 @@ const F_SETSIG: libc::c_int = 10;
 /// that must stay open for it.
 ///
 /// # Errors
-/// If the kernel refuses, or the owner has ended already.
+/// If the kernel refuses; `BrokenPipe` if the owner has ended already.
 pub fn hold(line: BorrowedFd<'_>) -> Result<OwnedFd> {
     // who is to be signalled is kept with the open file, so each process needs its own
     let path = format!("/proc/self/fd/{}", line.as_raw_fd());
@@ -285,7 +324,8 @@ pub fn hold(line: BorrowedFd<'_>) -> Result<OwnedFd> {
     // an owner that ended before the line was armed sends no signal any more
     let ready = crate::event::wait_readable(&[own.as_fd()], Some(std::time::Duration::ZERO))?;
     if ready[0] {
-        return Err(std::io::Error::other("the owner has ended"));
+        let gone = "the owner has ended";
+        return Err(std::io::Error::new(std::io::ErrorKind::BrokenPipe, gone));
     }
     Ok(own)
 }

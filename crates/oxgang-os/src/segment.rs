@@ -9,11 +9,11 @@
 //! [`Mapping`] never lends a reference to bytes that another process may write: bytes are
 //! copied in and out, and single words are atomic.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
-use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 
 use crate::Result;
@@ -33,7 +33,8 @@ impl Segment {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         // kernels from 6.3 may insist on the flag, older ones do not know it
         let fd = rustix::fs::memfd_create(label, flags | MemfdFlags::NOEXEC_SEAL)
-            .or_else(|_| rustix::fs::memfd_create(label, flags))?;
+            .or_else(|_| rustix::fs::memfd_create(label, flags))
+            .map_err(|errno| crate::refused("memfd_create", errno))?;
         rustix::fs::ftruncate(&fd, length)?;
         rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK)?;
         Ok(Self { fd })
@@ -82,6 +83,10 @@ impl Segment {
     /// # Errors
     /// If the segment is shorter than that, or there is no room for the mapping.
     pub fn map(&self, offset: u64, length: usize) -> Result<Mapping> {
+        self.map_as(offset, length, MapFlags::SHARED)
+    }
+
+    fn map_as(&self, offset: u64, length: usize, how: MapFlags) -> Result<Mapping> {
         let end = offset.checked_add(length as u64);
         if length == 0 || end.is_none_or(|end| self.length().is_ok_and(|have| have < end)) {
             return Err(std::io::Error::other("the shared memory is shorter than what was asked"));
@@ -93,13 +98,31 @@ impl Segment {
                 std::ptr::null_mut(),
                 length,
                 ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
+                how,
                 &self.fd,
                 offset,
             )
         }?;
         let base = NonNull::new(base.cast()).ok_or_else(|| std::io::Error::other("mapped at 0"))?;
         Ok(Mapping { base, length })
+    }
+
+    /// Maps `length` bytes from `offset` (a multiple of the page size) for this process alone:
+    /// what it writes there nobody else sees, and a page is copied only when it is written.
+    ///
+    /// # Errors
+    /// As [`map`](Self::map).
+    pub fn map_private(&self, offset: u64, length: usize) -> Result<PrivateMapping> {
+        self.map_as(offset, length, MapFlags::PRIVATE).map(PrivateMapping)
+    }
+
+    /// Gives the memory of a range back to the kernel; it reads as zeroes from then on.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn release(&self, offset: u64, length: u64) -> Result<()> {
+        let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        Ok(rustix::fs::fallocate(&self.fd, how, offset, length)?)
     }
 
     /// Writes bytes without mapping them: on pages that are new this costs half of a copy
@@ -117,6 +140,42 @@ impl Segment {
             bytes = &bytes[count..];
         }
         Ok(())
+    }
+}
+
+impl Segment {
+    /// A second way to write to it, with a position of its own that begins at `offset`: for what
+    /// writes to descriptors only.
+    ///
+    /// # Errors
+    /// If the kernel refuses, for want of a descriptor or of `/proc`.
+    pub fn writer_at(&self, offset: u64) -> Result<OwnedFd> {
+        let path = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
+        let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC;
+        let fd = rustix::fs::open(path.as_str(), flags, rustix::fs::Mode::empty())?;
+        rustix::fs::seek(&fd, rustix::fs::SeekFrom::Start(offset))?;
+        Ok(fd)
+    }
+
+    /// Up to `limit` bytes from `offset` on, as far as the segment goes. Pages that nobody has
+    /// written are not made for it.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn read_at(&self, offset: u64, limit: usize) -> Result<Vec<u8>> {
+        let have = self.length()?.saturating_sub(offset);
+        let mut bytes = vec![0; limit.min(usize::try_from(have).unwrap_or(usize::MAX))];
+        let mut done = 0;
+        while done < bytes.len() {
+            match rustix::io::pread(&self.fd, &mut bytes[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(count) => done += count,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        bytes.truncate(done);
+        Ok(bytes)
     }
 }
 
@@ -202,6 +261,22 @@ impl Mapping {
             );
         }
     }
+
+    /// Whether the bytes at `at` are these.
+    ///
+    /// # Panics
+    /// As [`read`](Self::read).
+    #[must_use]
+    pub fn equals(&self, at: usize, bytes: &[u8]) -> bool {
+        assert!(at <= self.length && bytes.len() <= self.length - at, "look beyond the view");
+        let mut copy = [0; 4096];
+        // piece by piece through a copy: no reference to shared bytes comes to be
+        bytes.chunks(copy.len()).enumerate().all(|(index, piece)| {
+            let copy = &mut copy[..piece.len()];
+            self.read(at + index * 4096, copy);
+            copy == piece
+        })
+    }
 }
 
 impl Drop for Mapping {
@@ -210,6 +285,25 @@ impl Drop for Mapping {
         // that was lent from it has ended with the borrow.
         let done = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.length) };
         debug_assert!(done.is_ok());
+    }
+}
+
+/// A view whose changes stay in this process, unmapped on drop. For memory that is handed to
+/// code which is not Rust: only its address is told.
+#[derive(Debug)]
+pub struct PrivateMapping(Mapping);
+
+impl PrivateMapping {
+    /// Bytes of the view.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.0.length
+    }
+
+    /// Where it begins. Readable and writable as long as this value lives.
+    #[must_use]
+    pub fn address(&self) -> NonNull<u8> {
+        self.0.base
     }
 }
 
@@ -262,6 +356,61 @@ mod tests {
         assert!(Segment::open_of(pid, 1 << 20).is_err());
         let file = std::fs::File::open("/proc/self/stat").unwrap();
         assert!(Segment::open_of(pid, file.as_raw_fd()).is_err(), "no segment");
+    }
+
+    #[test]
+    fn equal_bytes_are_told_from_others() {
+        let bytes: Vec<u8> = (0..9000_u32).map(|i| (i % 251) as u8).collect();
+        let view = Segment::create("test", 12288).unwrap().map(0, 12288).unwrap();
+        view.write(100, &bytes);
+        assert!(view.equals(100, &bytes));
+        assert!(!view.equals(101, &bytes[..8000]));
+        let mut other = bytes.clone();
+        other[8999] ^= 1;
+        assert!(!view.equals(100, &other));
+    }
+
+    #[test]
+    fn released_memory_reads_as_zeroes() {
+        let segment = Segment::create("test", 12288).unwrap();
+        let view = segment.map(0, 12288).unwrap();
+        view.write(0, &[7; 12288]);
+        segment.release(4096, 4096).unwrap();
+        assert!(view.equals(0, &[7; 4096]) && view.equals(4096, &[0; 4096]));
+        assert!(view.equals(8192, &[7; 4096]));
+        assert_eq!(segment.length().unwrap(), 12288);
+    }
+
+    #[test]
+    fn a_private_view_is_nobody_elses() {
+        let segment = Segment::create("test", 8192).unwrap();
+        segment.write_at(4096, b"before").unwrap();
+        let private = segment.map_private(4096, 4096).unwrap();
+        assert_eq!(private.length(), 4096);
+        let seen = || {
+            // SAFETY: six bytes of a mapping that lives, and that nobody writes meanwhile
+            unsafe { std::slice::from_raw_parts(private.address().as_ptr(), 6) }.to_vec()
+        };
+        assert_eq!(seen(), b"before");
+        // SAFETY: one byte of a mapping that is writable and not borrowed now
+        unsafe { private.address().as_ptr().write(b'B') };
+        assert_eq!(seen(), b"Before");
+        let mut shared = [0; 6];
+        segment.map(4096, 4096).unwrap().read(0, &mut shared);
+        assert_eq!(&shared, b"before");
+    }
+
+    #[test]
+    fn a_second_writer_has_its_own_position() {
+        let segment = Segment::create("test", 4096).unwrap();
+        let far = 1 << 40;
+        let writer = segment.writer_at(far).unwrap();
+        assert_eq!(segment.read_at(far, 100).unwrap(), b"", "nobody has written");
+        for part in [&b"one "[..], b"two"] {
+            assert_eq!(rustix::io::write(&writer, part).unwrap(), part.len());
+        }
+        assert_eq!(segment.read_at(far, 100).unwrap(), b"one two");
+        assert_eq!(segment.read_at(far, 3).unwrap(), b"one");
     }
 
     #[test]

@@ -115,6 +115,16 @@ impl MapJob {
     }
 
     #[getter]
+    fn timeout(&self) -> Option<f64> {
+        self.job.options.timeout
+    }
+
+    #[getter]
+    fn memory_limit(&self) -> Option<u64> {
+        self.job.options.memory_limit
+    }
+
+    #[getter]
     fn chunksize<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         match self.job.options.chunksize {
             Chunksize::Auto => "auto".into_bound_py_any(py),

@@ -1,15 +1,38 @@
 //! Plain values as bytes, without pickle: `None`, `bool`, `int`, `float`, `str`, `bytes`, and
-//! small tuples, lists and dicts of them.
+//! tuples, lists and dicts of them. About three times as fast.
 //!
 //! Only what comes back exactly as pickle would bring it: exact built-in types, never a
-//! subclass; each list or dict once (pickle keeps two mentions of one list one list, and knows
-//! cycles), in bounded depth and number. Everything else is pickle's.
+//! subclass, in bounded depth and number; everything else is pickle's. What is mentioned twice
+//! stays one object, as with pickle: a tuple or a long text is referred to, and a list or dict that
+//! comes twice (or holds itself) makes the whole pickle's. Whether something can come twice is
+//! seen by its reference count, so that most is not remembered at all.
+//!
+//! | tag | then |
+//! |---|---|
+//! | `N` `T` `F` | nothing: `None`, `True`, `False` |
+//! | `j` `i` `f` | one byte, eight bytes, eight bytes: an int, an int, a float |
+//! | `s` `b` | length, that many bytes: text, bytes |
+//! | `(` `[` `{` | count, that many values (for a dict, twice as many) |
+//! | `B` `Y` | place: bytes or a bytearray that went apart, and where in the list of those |
+//! | `M` | a value, which is to be remembered: the decoder numbers them when they are whole |
+//! | `r` | number: the value that was remembered under it |
 //!
 //! A payload's first byte says which: [`PLAIN`] or [`PICKLED`].
 
-use pyo3::exceptions::PyValueError;
+use std::collections::{HashMap, HashSet};
+use std::hash::BuildHasherDefault;
+use std::sync::Arc;
+
+use oxgang::store::Received;
+use oxgang::{Foreign, Payload};
+use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::{
+    PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple,
+};
+
+use crate::raw::is_shared;
 
 /// The payload is in this module's encoding.
 pub const PLAIN: u8 = 0;
@@ -17,180 +40,426 @@ pub const PLAIN: u8 = 0;
 pub const PICKLED: u8 = 1;
 
 const DEEPEST: u32 = 8;
-const MOST: usize = 256;
-/// Longer strings and bytes go to pickle, which copies them as fast and may do better.
+const MOST: usize = 1 << 20;
+/// Longer texts go to pickle, which copies them as fast; longer bytes go apart.
 const LONGEST: usize = 1 << 16;
+/// Longer bytes are not copied on their way to the other process's memory.
+const WORTH_LEAVING: usize = 1 << 12;
+/// Shorter texts and bytes are repeated: to refer to them would cost as much.
+const WORTH_REMEMBERING: usize = 128;
+/// Items of a list or dict are held by it and, while they are looked at, by the iterator.
+const HELD_TWICE: isize = 2;
 
-/// Appends the value; `false` if it is not plain (what was appended is then to be dropped).
-pub fn encode(value: &Bound<'_, PyAny>, into: &mut Vec<u8>) -> bool {
-    Encoder { into, room: MOST, seen: Vec::new() }.put(value, DEEPEST)
+/// Values as bytes, and what could not be copied to stand among them.
+#[derive(Default)]
+pub struct Encoded<'py> {
+    bytes: Vec<u8>,
+    left: Vec<(usize, Bound<'py, PyBytes>)>,
+    /// Long bytes and bytearrays that go apart, in blocks of their own.
+    pub apart: Vec<Bound<'py, PyAny>>,
 }
 
-struct Encoder<'a> {
-    into: &'a mut Vec<u8>,
+impl Encoded<'_> {
+    /// Whether it holds no more than a call's few bytes.
+    pub fn is_short(&self) -> bool {
+        self.bytes.len() < WORTH_LEAVING && self.left.is_empty() && self.apart.is_empty()
+    }
+
+    /// The bytes as a payload, without what goes apart.
+    pub fn into_payload(self) -> Payload {
+        let foreign = |bytes| -> Foreign { Box::new(PyBackedBytes::from(bytes)) };
+        let left = self.left.into_iter().map(|(at, bytes)| (at, foreign(bytes)));
+        Payload::spliced(self.bytes, left.collect())
+    }
+}
+
+/// The values, one after the other; `None` if one is not plain.
+pub fn encode<'py, const N: usize>(values: [&Bound<'py, PyAny>; N]) -> Option<Encoded<'py>> {
+    let mut bytes = Vec::with_capacity(64);
+    bytes.push(PLAIN);
+    let into = Encoded { bytes, ..Encoded::default() };
+    let (seen, numbers) = (HashSet::default(), HashMap::default());
+    let mut encoder = Encoder { into, room: MOST, seen, numbers };
+    values.iter().all(|value| encoder.put(value, DEEPEST, false)).then_some(encoder.into)
+}
+
+/// Addresses are spread well enough by one multiplication.
+#[derive(Default)]
+struct AddressHasher(u64);
+
+impl std::hash::Hasher for AddressHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_usize(usize::from(*byte));
+        }
+    }
+    fn write_usize(&mut self, number: usize) {
+        self.0 = (self.0 ^ number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    }
+}
+
+type ByAddress = BuildHasherDefault<AddressHasher>;
+
+struct Encoder<'py> {
+    into: Encoded<'py>,
     room: usize,
-    /// Lists and dicts so far, by address.
-    seen: Vec<usize>,
+    /// Lists and dicts that may come again, by address.
+    seen: HashSet<usize, ByAddress>,
+    /// Numbers of what was remembered, by address.
+    numbers: HashMap<usize, u32, ByAddress>,
 }
 
-impl Encoder<'_> {
-    fn put(&mut self, value: &Bound<'_, PyAny>, depth: u32) -> bool {
+impl<'py> Encoder<'py> {
+    /// `shared`: the value may come again.
+    fn put(&mut self, value: &Bound<'py, PyAny>, depth: u32, shared: bool) -> bool {
         if self.room == 0 || depth == 0 {
             return false;
         }
         self.room -= 1;
         if value.is_none() {
-            self.into.push(b'N');
+            self.tag(b'N')
         } else if let Ok(value) = value.cast_exact::<PyInt>() {
             let Ok(number) = value.extract::<i64>() else { return false };
             if let Ok(small) = i8::try_from(number) {
-                self.into.extend_from_slice(&[b'j', small as u8]);
-            } else {
-                self.into.push(b'i');
-                self.into.extend_from_slice(&number.to_le_bytes());
+                self.into.bytes.extend_from_slice(&[b'j', small as u8]);
+                return true;
             }
-        } else if let Ok(value) = value.cast_exact::<PyString>() {
+            self.number(b'i', number.to_le_bytes())
+        } else if let Ok(text) = value.cast_exact::<PyString>() {
             // a lone surrogate has no UTF-8
-            return value.to_str().is_ok_and(|text| self.put_bytes(b's', text.as_bytes()));
-        } else if let Ok(value) = value.cast_exact::<PyTuple>() {
-            put_count(b'(', value.len(), self.into);
-            return value.iter_borrowed().all(|item| self.put(&item, depth - 1));
+            let Ok(bytes) = text.to_str() else { return false };
+            let long = bytes.len() > WORTH_REMEMBERING && shared;
+            if bytes.len() > LONGEST {
+                return false;
+            }
+            long && self.refer(value) || {
+                self.count(b's', bytes.len());
+                self.into.bytes.extend_from_slice(bytes.as_bytes());
+                !long || self.remember(value)
+            }
+        } else if let Ok(tuple) = value.cast_exact::<PyTuple>() {
+            shared && self.refer(value) || {
+                self.count(b'(', tuple.len());
+                // a tuple's items are looked at without being held
+                tuple.iter_borrowed().all(|item| {
+                    let item = item.as_any();
+                    self.put(item, depth - 1, is_shared(item, 1))
+                }) && (!shared || self.remember(value))
+            }
         } else if let Ok(value) = value.cast_exact::<PyFloat>() {
-            self.into.push(b'f');
-            self.into.extend_from_slice(&value.value().to_le_bytes());
+            self.number(b'f', value.value().to_le_bytes())
         } else if let Ok(value) = value.cast_exact::<PyBool>() {
-            self.into.push(if value.is_true() { b'T' } else { b'F' });
-        } else if let Ok(value) = value.cast_exact::<PyBytes>() {
-            return self.put_bytes(b'b', value.as_bytes());
+            self.tag(if value.is_true() { b'T' } else { b'F' })
+        } else if let Ok(bytes) = value.cast_exact::<PyBytes>() {
+            let length = bytes.as_bytes().len();
+            if length > WORTH_REMEMBERING && shared && self.refer(value) {
+                return true;
+            }
+            if length > LONGEST {
+                self.apart(b'B', value);
+            } else {
+                self.count(b'b', length);
+                if length < WORTH_LEAVING {
+                    self.into.bytes.extend_from_slice(bytes.as_bytes());
+                } else {
+                    self.into.left.push((self.into.bytes.len(), bytes.clone()));
+                }
+            }
+            length <= WORTH_REMEMBERING || !shared || self.remember(value)
         } else if let Ok(list) = value.cast_exact::<PyList>() {
-            if list.len() > self.room || !self.is_first(value) {
+            if list.len() > self.room || !self.is_first(value, shared) {
                 return false;
             }
-            put_count(b'[', list.len(), self.into);
-            return list.iter().all(|item| self.put(&item, depth - 1));
+            self.count(b'[', list.len());
+            list.iter().all(|item| self.put(&item, depth - 1, is_shared(&item, HELD_TWICE)))
         } else if let Ok(dict) = value.cast_exact::<PyDict>() {
-            if dict.len() > self.room || !self.is_first(value) {
+            if dict.len() > self.room || !self.is_first(value, shared) {
                 return false;
             }
-            put_count(b'{', dict.len(), self.into);
-            return dict
-                .iter()
-                .all(|(key, item)| self.put(&key, depth - 1) && self.put(&item, depth - 1));
+            self.count(b'{', dict.len());
+            dict.iter().all(|(key, item)| {
+                self.put(&key, depth - 1, is_shared(&key, HELD_TWICE))
+                    && self.put(&item, depth - 1, is_shared(&item, HELD_TWICE))
+            })
+        } else if let Ok(bytes) = value.cast_exact::<PyByteArray>() {
+            let apart = bytes.len() > LONGEST && self.is_first(value, shared);
+            if apart {
+                self.apart(b'Y', value);
+            }
+            apart
         } else {
-            return false;
+            false
         }
+    }
+
+    fn tag(&mut self, tag: u8) -> bool {
+        self.into.bytes.push(tag);
         true
     }
 
-    fn is_first(&mut self, value: &Bound<'_, PyAny>) -> bool {
-        let address = value.as_ptr() as usize;
-        let first = !self.seen.contains(&address);
-        self.seen.push(address);
-        first
+    fn number(&mut self, tag: u8, bytes: [u8; 8]) -> bool {
+        self.into.bytes.push(tag);
+        self.into.bytes.extend_from_slice(&bytes);
+        true
     }
 
-    fn put_bytes(&mut self, tag: u8, bytes: &[u8]) -> bool {
-        if bytes.len() > LONGEST {
-            return false;
+    fn count(&mut self, tag: u8, count: usize) {
+        self.into.bytes.push(tag);
+        self.into.bytes.extend_from_slice(&(count as u32).to_le_bytes());
+    }
+
+    fn apart(&mut self, tag: u8, value: &Bound<'py, PyAny>) {
+        self.count(tag, self.into.apart.len());
+        self.into.apart.push(value.clone());
+    }
+
+    fn is_first(&mut self, value: &Bound<'py, PyAny>, shared: bool) -> bool {
+        !shared || self.seen.insert(value.as_ptr() as usize)
+    }
+
+    /// Refers to the value if it has come before; else what follows is to be remembered.
+    fn refer(&mut self, value: &Bound<'py, PyAny>) -> bool {
+        match self.numbers.get(&(value.as_ptr() as usize)) {
+            Some(&number) => {
+                self.count(b'r', number as usize);
+                true
+            }
+            None => {
+                self.tag(b'M');
+                false
+            }
         }
-        put_count(tag, bytes.len(), self.into);
-        self.into.extend_from_slice(bytes);
+    }
+
+    fn remember(&mut self, value: &Bound<'py, PyAny>) -> bool {
+        let number = self.numbers.len() as u32;
+        // a tuple that holds itself (through C alone) would have run out of depth
+        self.numbers.insert(value.as_ptr() as usize, number);
         true
     }
 }
 
-fn put_count(tag: u8, count: usize, into: &mut Vec<u8>) {
-    into.push(tag);
-    into.extend_from_slice(&(count as u32).to_le_bytes());
-}
-
-/// Reads one value; gives what is left of the bytes too.
-pub fn decode<'py, 'b>(
-    py: Python<'py>,
-    bytes: &'b [u8],
-) -> PyResult<(Bound<'py, PyAny>, &'b [u8])> {
-    get(py, bytes, DEEPEST + 1)
-}
+// -- decoding --------------------------------------------------------------------------
 
 fn torn() -> PyErr {
     PyValueError::new_err("the encoded value is torn")
 }
 
-fn take(bytes: &[u8], count: usize) -> PyResult<(&[u8], &[u8])> {
-    bytes.split_at_checked(count).ok_or_else(torn)
+/// Where encoded bytes come from, one after the other.
+pub trait Input {
+    /// How many are left.
+    fn left(&self) -> usize;
+
+    /// The next ones; [`LONGEST`] at most are asked for.
+    fn take(&mut self, count: usize) -> PyResult<&[u8]>;
+
+    /// The next ones, copied.
+    fn fill(&mut self, into: &mut [u8]) -> PyResult<()>;
 }
 
-fn counted(bytes: &[u8]) -> PyResult<(usize, &[u8])> {
-    let (count, rest) = take(bytes, 4)?;
-    let count = u32::from_le_bytes(count.try_into().map_err(|_| torn())?) as usize;
-    // a value takes a byte at least: a count beyond what is there is nonsense
-    if count > rest.len() { Err(torn()) } else { Ok((count, rest)) }
-}
-
-fn get<'py, 'b>(
-    py: Python<'py>,
-    bytes: &'b [u8],
-    depth: u32,
-) -> PyResult<(Bound<'py, PyAny>, &'b [u8])> {
-    let (&tag, rest) = bytes.split_first().ok_or_else(torn)?;
-    if depth == 0 {
-        return Err(torn());
+/// Bytes at hand.
+impl Input for &[u8] {
+    fn left(&self) -> usize {
+        self.len()
     }
-    Ok(match tag {
-        b'N' => (py.None().into_bound(py), rest),
-        b'T' => (PyBool::new(py, true).to_owned().into_any(), rest),
-        b'F' => (PyBool::new(py, false).to_owned().into_any(), rest),
-        b'j' => {
-            let (byte, rest) = take(rest, 1)?;
-            ((byte[0] as i8).into_pyobject(py)?.into_any(), rest)
+
+    fn take(&mut self, count: usize) -> PyResult<&[u8]> {
+        let (taken, rest) = self.split_at_checked(count).ok_or_else(torn)?;
+        *self = rest;
+        Ok(taken)
+    }
+
+    fn fill(&mut self, into: &mut [u8]) -> PyResult<()> {
+        into.copy_from_slice(self.take(into.len())?);
+        Ok(())
+    }
+}
+
+/// Bytes elsewhere, read piece by piece: what is looked at is a copy, that nobody else can change.
+pub struct Far<'a> {
+    read: &'a dyn Fn(usize, &mut [u8]) -> std::io::Result<()>,
+    /// Behind the piece.
+    at: usize,
+    length: usize,
+    piece: Vec<u8>,
+    used: usize,
+}
+
+impl<'a> Far<'a> {
+    /// `length` bytes, by what reads them.
+    pub fn new(length: usize, read: &'a dyn Fn(usize, &mut [u8]) -> std::io::Result<()>) -> Self {
+        Self { read, at: 0, length, piece: Vec::new(), used: 0 }
+    }
+}
+
+impl Input for Far<'_> {
+    fn left(&self) -> usize {
+        self.length - self.at + self.piece.len() - self.used
+    }
+
+    fn take(&mut self, count: usize) -> PyResult<&[u8]> {
+        if count > self.left() {
+            return Err(torn());
         }
-        b'i' => {
-            let (number, rest) = take(rest, 8)?;
-            let number = i64::from_le_bytes(number.try_into().map_err(|_| torn())?);
-            (number.into_pyobject(py)?.into_any(), rest)
+        if count > self.piece.len() - self.used {
+            self.piece.drain(..self.used);
+            self.used = 0;
+            let have = self.piece.len();
+            let more = (2 * LONGEST - have).min(self.length - self.at);
+            self.piece.resize(have + more, 0);
+            (self.read)(self.at, &mut self.piece[have..])?;
+            self.at += more;
         }
-        b'f' => {
-            let (number, rest) = take(rest, 8)?;
-            let number = f64::from_le_bytes(number.try_into().map_err(|_| torn())?);
-            (PyFloat::new(py, number).into_any(), rest)
+        let taken = self.piece.get(self.used..self.used + count).ok_or_else(torn)?;
+        self.used += count;
+        Ok(taken)
+    }
+
+    fn fill(&mut self, into: &mut [u8]) -> PyResult<()> {
+        if into.len() > self.left() {
+            return Err(torn());
         }
-        b's' => {
-            let (count, rest) = counted(rest)?;
-            let (text, rest) = take(rest, count)?;
-            let text = std::str::from_utf8(text).map_err(|_| torn())?;
-            (PyString::new(py, text).into_any(), rest)
+        let near = (self.piece.len() - self.used).min(into.len());
+        let (first, rest) = into.split_at_mut(near);
+        first.copy_from_slice(&self.piece[self.used..self.used + near]);
+        self.used += near;
+        (self.read)(self.at, rest)?;
+        self.at += rest.len();
+        Ok(())
+    }
+}
+
+/// Reads the values; the first byte has been taken.
+pub fn decode<'py, const N: usize>(
+    py: Python<'py>,
+    input: &mut impl Input,
+    apart: &[Arc<Received>],
+) -> PyResult<[Bound<'py, PyAny>; N]> {
+    let mut decoder = Decoder { py, apart, remembered: Vec::new(), recent: Vec::new() };
+    let mut values = Vec::with_capacity(N);
+    for _ in 0..N {
+        values.push(decoder.get(input, DEEPEST + 1)?);
+    }
+    values.try_into().map_err(|_| torn())
+}
+
+struct Decoder<'py, 'a> {
+    py: Python<'py>,
+    apart: &'a [Arc<Received>],
+    remembered: Vec<Bound<'py, PyAny>>,
+    /// Short texts that have come lately, by a hash: many dicts have the same keys.
+    recent: Vec<Option<Bound<'py, PyString>>>,
+}
+
+const RECENT: usize = 256;
+/// Longer texts are rarely keys.
+const LONGEST_KEY: usize = 32;
+
+fn counted(input: &mut impl Input) -> PyResult<usize> {
+    let count = input.take(4)?.first_chunk().map(|count| u32::from_le_bytes(*count) as usize);
+    // a value takes a byte at least: a count beyond what is there is nonsense
+    count.filter(|count| *count <= input.left()).ok_or_else(torn)
+}
+
+fn eight(input: &mut impl Input) -> PyResult<[u8; 8]> {
+    input.take(8)?.first_chunk().copied().ok_or_else(torn)
+}
+
+impl<'py> Decoder<'py, '_> {
+    fn get(&mut self, input: &mut impl Input, depth: u32) -> PyResult<Bound<'py, PyAny>> {
+        let tag = input.take(1)?[0];
+        if depth == 0 {
+            return Err(torn());
         }
-        b'b' => {
-            let (count, rest) = counted(rest)?;
-            let (content, rest) = take(rest, count)?;
-            (PyBytes::new(py, content).into_any(), rest)
+        if tag != b'M' {
+            return self.tagged(tag, input, depth);
         }
-        b'(' | b'[' => {
-            let (count, mut rest) = counted(rest)?;
-            let mut items = Vec::with_capacity(count);
-            for _ in 0..count {
-                let (item, left) = get(py, rest, depth - 1)?;
-                items.push(item);
-                rest = left;
+        let tag = input.take(1)?[0];
+        let value = self.tagged(tag, input, depth)?;
+        self.remembered.push(value.clone());
+        Ok(value)
+    }
+
+    fn tagged(
+        &mut self,
+        tag: u8,
+        input: &mut impl Input,
+        depth: u32,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = self.py;
+        Ok(match tag {
+            b'N' => py.None().into_bound(py),
+            b'T' => PyBool::new(py, true).to_owned().into_any(),
+            b'F' => PyBool::new(py, false).to_owned().into_any(),
+            b'j' => (input.take(1)?[0] as i8).into_pyobject(py)?.into_any(),
+            b'i' => i64::from_le_bytes(eight(input)?).into_pyobject(py)?.into_any(),
+            b'f' => PyFloat::new(py, f64::from_le_bytes(eight(input)?)).into_any(),
+            b's' => {
+                let count = counted(input)?;
+                self.text(input.take(count.min(LONGEST + 1))?)?.into_any()
             }
-            let whole = if tag == b'(' {
-                PyTuple::new(py, items)?.into_any()
-            } else {
-                PyList::new(py, items)?.into_any()
-            };
-            (whole, rest)
-        }
-        b'{' => {
-            let (count, mut rest) = counted(rest)?;
-            let dict = PyDict::new(py);
-            for _ in 0..count {
-                let (key, left) = get(py, rest, depth - 1)?;
-                let (item, left) = get(py, left, depth - 1)?;
-                dict.set_item(key, item)?;
-                rest = left;
+            b'b' => {
+                let count = counted(input)?;
+                PyBytes::new_with(py, count, |into| input.fill(into))?.into_any()
             }
-            (dict.into_any(), rest)
+            b'B' | b'Y' => {
+                let index = input.take(4)?.first_chunk().map(|index| u32::from_le_bytes(*index));
+                let block = index.and_then(|index| self.apart.get(index as usize));
+                let block = block.ok_or_else(torn)?;
+                let fill = |into: &mut [u8]| block.read(0, into).map_err(PyOSError::new_err);
+                if tag == b'B' {
+                    PyBytes::new_with(py, block.length(), fill)?.into_any()
+                } else {
+                    PyByteArray::new_with(py, block.length(), fill)?.into_any()
+                }
+            }
+            b'(' | b'[' => {
+                let count = counted(input)?;
+                let mut items = Vec::with_capacity(count);
+                for _ in 0..count {
+                    items.push(self.get(input, depth - 1)?);
+                }
+                if tag == b'(' {
+                    PyTuple::new(py, items)?.into_any()
+                } else {
+                    PyList::new(py, items)?.into_any()
+                }
+            }
+            b'{' => {
+                let dict = PyDict::new(py);
+                for _ in 0..counted(input)? {
+                    let key = self.get(input, depth - 1)?;
+                    dict.set_item(key, self.get(input, depth - 1)?)?;
+                }
+                dict.into_any()
+            }
+            b'r' => {
+                let number = input.take(4)?.first_chunk().map(|number| u32::from_le_bytes(*number));
+                let value = number.and_then(|number| self.remembered.get(number as usize));
+                value.ok_or_else(torn)?.clone()
+            }
+            _ => return Err(torn()),
+        })
+    }
+
+    fn text(&mut self, bytes: &[u8]) -> PyResult<Bound<'py, PyString>> {
+        let text = std::str::from_utf8(bytes).map_err(|_| torn())?;
+        if bytes.len() > LONGEST_KEY {
+            return Ok(PyString::new(self.py, text));
         }
-        _ => return Err(torn()),
-    })
+        if self.recent.is_empty() {
+            self.recent.resize(RECENT, None);
+        }
+        let hash = bytes
+            .iter()
+            .fold(0_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+        let place = &mut self.recent[(hash ^ hash >> 16) as usize % RECENT];
+        match place {
+            Some(known) if known.to_str().is_ok_and(|known| known == text) => Ok(known.clone()),
+            _ => Ok(place.insert(PyString::new(self.py, text)).clone()),
+        }
+    }
 }

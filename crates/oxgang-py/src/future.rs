@@ -175,6 +175,23 @@ impl Future {
         Ok(true)
     }
 
+    /// End the call, also if it runs: its worker is ended, and nothing else. ``False`` if it is
+    /// finished, or was cancelled.
+    fn terminate(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        let cell = slf.get().cell.clone();
+        if cell.done() {
+            return Ok(false);
+        }
+        let Some(source) = cell.source.get() else {
+            return if Self::cancel(slf)? || cell.done() { Ok(true) } else { Err(cannot_end()) };
+        };
+        let ended = slf.py().detach(|| source.pool.terminate(source.task));
+        if ended {
+            deliver(slf)?;
+        }
+        Ok(ended)
+    }
+
     /// Whether the call was cancelled.
     fn cancelled(&self) -> bool {
         self.look();
@@ -424,6 +441,11 @@ impl Future {
         debug_assert!(fresh, "a future belongs to one task");
     }
 
+    /// Whether it is done, without taking in anything.
+    pub fn is_done(&self) -> bool {
+        self.cell.done()
+    }
+
     /// Takes in answers that have come, so that what is said of the state is true now.
     fn look(&self) {
         if !self.cell.done()
@@ -534,6 +556,13 @@ impl Future {
         }
         deliver(slf)
     }
+}
+
+fn cannot_end() -> PyErr {
+    PyRuntimeError::new_err(
+        "this call runs in a thread, which cannot be ended from outside; let it run in a process, \
+         or give it a limit (task_timeout=), which raises TaskTimeout in its Python code",
+    )
 }
 
 /// An exception class stands for an instance of it, as in a `raise`.

@@ -10,12 +10,15 @@ mod codec;
 mod future;
 mod gather;
 mod items;
+mod limits;
 mod payload;
 mod pool;
 mod python;
+mod raw;
 mod sync;
 mod template;
 mod threads;
+mod timer;
 mod wait;
 mod worker;
 
@@ -27,10 +30,10 @@ fn forked() {
     oxgang::forked();
 }
 
-/// Before a fork of this process: what it has may be another's as well from now on.
+/// Right before a fork, in the process that forks: what is mapped now is never given back.
 #[pyfunction]
 fn forking() {
-    oxgang::sync::forking();
+    oxgang::forking();
 }
 
 #[pymodule(gil_used = false)]
@@ -44,7 +47,11 @@ mod _core {
     #[pymodule_export]
     use crate::items::{SharedItems, SharedNumber};
     #[pymodule_export]
+    use crate::limits::Options;
+    #[pymodule_export]
     use crate::pool::{PoolHandle, ProcessPool, Sendable};
+    #[pymodule_export]
+    use crate::raw::{Buffer, Unlocked};
     #[pymodule_export]
     use crate::sync::{SharedLock, SharedSemaphore};
     #[pymodule_export]
@@ -52,7 +59,9 @@ mod _core {
     #[pymodule_export]
     use crate::threads::{ThreadPool, ThreadQueue};
     #[pymodule_export]
-    use crate::worker::work;
+    use crate::timer::ThreadOptions;
+    #[pymodule_export]
+    use crate::worker::{Interrupt, work};
     #[pymodule_export]
     use crate::{forked, forking};
     #[pymodule_export]

@@ -5,92 +5,239 @@
 //! | call | `PLAIN` | positional arguments, keyword arguments (`None`: there are none) |
 //! | | `PICKLED` | a pickle of both |
 //! | result | `PLAIN` / `PICKLED` | the value |
-//! | failure | `PLAIN` | what `dump_error` made: pickle, class, text, traceback |
+//! | failure | `PLAIN` / `PICKLED` | what `dump_error` made: pickle, class, text, traceback |
 
-use oxgang::{Outcome, Payload};
+use std::sync::Arc;
+
+use oxgang::store::{Received, Store, Stored};
+use oxgang::worker::Worker;
+use oxgang::{Body, Outcome, Payload, Pool};
 use pyo3::exceptions::{PyException, PyKeyboardInterrupt};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::{PyBytes, PyDict, PyTuple};
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyTuple};
 
-use crate::codec::{self, PICKLED, PLAIN};
+use crate::codec::{self, Encoded, Far, Input, PICKLED, PLAIN};
 use crate::future::Source;
+use crate::limits;
 use crate::python::{names, standard};
+use crate::raw::{Buffer, Lent};
 
-/// A call's arguments.
-pub fn of_call(args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<Payload> {
-    let py = args.py();
-    let mut bytes = Vec::with_capacity(64);
-    bytes.push(PLAIN);
-    let plain = codec::encode(args.as_any(), &mut bytes)
-        && match kwargs.filter(|kwargs| !kwargs.is_empty()) {
-            // the dict is the call's own, so what it holds may be held by others, not it
-            Some(kwargs) => codec::encode(kwargs.as_any(), &mut bytes),
-            None => codec::encode(py.None().bind(py), &mut bytes),
-        };
-    if plain {
-        return Ok(bytes.into());
-    }
-    let pickle = names(py)?.dumps.call1(py, ((args, kwargs),))?;
-    // the pickle stays where it is until it is copied into shared memory
-    Ok(Payload::new(vec![PICKLED], pickle.extract::<PyBackedBytes>(py)?))
+/// Shorter blocks are copied by who receives them: a mapping and its page faults cost more.
+const WORTH_MAPPING: usize = 1 << 18;
+/// Copies from here on are made without the interpreter.
+const LONG_COPY: usize = 1 << 18;
+
+/// Arguments that become a payload when there is room for it.
+pub struct LateCall {
+    args: Py<PyTuple>,
+    kwargs: Option<Py<PyDict>>,
 }
 
-fn pickled(dumps: &Py<PyAny>, value: &Bound<'_, PyAny>, mut into: Vec<u8>) -> PyResult<Vec<u8>> {
+/// A call's arguments, or why they are no payload yet.
+pub enum Call {
+    Ready(Payload),
+    Late(LateCall),
+}
+
+/// A call's arguments for the pool. If that holds as many bytes as it may, what is not short is
+/// made later.
+pub fn of_call(
+    pool: &Pool,
+    args: &Bound<'_, PyTuple>,
+    kwargs: Option<&Bound<'_, PyDict>>,
+) -> PyResult<Call> {
+    if let Some(encoded) = plain(args, kwargs)
+        && (encoded.is_short() || !pool.is_full())
+    {
+        return settled_plain(args.py(), pool.store(), encoded).map(Call::Ready);
+    }
+    if pool.is_full() {
+        let (args, kwargs) = (args.clone().unbind(), kwargs.map(|dict| dict.clone().unbind()));
+        return Ok(Call::Late(LateCall { args, kwargs }));
+    }
+    let both = (args, kwargs).into_pyobject(args.py())?;
+    pickled(pool.store(), &names(args.py())?.dump_call, both.as_any()).map(Call::Ready)
+}
+
+/// The payload that was to be made later.
+pub fn of_late_call(py: Python<'_>, store: &Arc<Store>, late: &LateCall) -> PyResult<Payload> {
+    let (args, kwargs) = (late.args.bind(py), late.kwargs.as_ref().map(|dict| dict.bind(py)));
+    if let Some(encoded) = plain(args, kwargs) {
+        return settled_plain(py, store, encoded);
+    }
+    pickled(store, &names(py)?.dump_call, (args, kwargs).into_pyobject(py)?.as_any())
+}
+
+/// Both as plain bytes, and what goes apart; `None` if that cannot be.
+fn plain<'py>(
+    args: &Bound<'py, PyTuple>,
+    kwargs: Option<&Bound<'py, PyDict>>,
+) -> Option<Encoded<'py>> {
+    let none = args.py().None().into_bound(args.py());
+    let kwargs = kwargs.filter(|kwargs| !kwargs.is_empty()).map_or(&none, |dict| dict.as_any());
+    codec::encode([args.as_any(), kwargs])
+}
+
+/// A pickle of the value, by `dump`: bytes, or bytes and what goes apart.
+fn pickled(store: &Arc<Store>, dump: &Py<PyAny>, value: &Bound<'_, PyAny>) -> PyResult<Payload> {
     let py = value.py();
-    let pickle = dumps.call1(py, (value,))?;
-    let pickle = pickle.bind(py).cast::<PyBytes>()?.as_bytes();
-    into.clear();
-    into.reserve_exact(1 + pickle.len());
-    into.push(PICKLED);
-    into.extend_from_slice(pickle);
-    Ok(into)
+    let dumped = dump.bind(py).call1((value,))?;
+    let (pickle, apart) = match dumped.cast_into::<PyBytes>() {
+        Ok(pickle) => (pickle, Vec::new()),
+        Err(both) => {
+            let both = both.into_inner().cast_into::<PyTuple>()?;
+            let pickle = both.get_item(0)?.cast_into::<PyBytes>()?;
+            (pickle, both.get_item(1)?.cast_into::<PyList>()?.iter().collect())
+        }
+    };
+    // the pickle stays where it is until it is copied into shared memory
+    let payload = Payload::new(vec![PICKLED], PyBackedBytes::from(pickle));
+    settled(py, store, payload, &lend(&apart)?)
+}
+
+fn settled_plain(py: Python<'_>, store: &Arc<Store>, encoded: Encoded<'_>) -> PyResult<Payload> {
+    if encoded.is_short() {
+        return Ok(encoded.into_payload());
+    }
+    let lent = lend(&encoded.apart)?;
+    settled(py, store, encoded.into_payload(), &lent)
+}
+
+fn lend(apart: &[Bound<'_, PyAny>]) -> PyResult<Vec<Lent>> {
+    apart.iter().map(Lent::of).collect()
+}
+
+/// Puts into the store what is long, and what goes apart.
+fn settled(
+    py: Python<'_>,
+    store: &Arc<Store>,
+    mut payload: Payload,
+    lent: &[Lent],
+) -> PyResult<Payload> {
+    let put = |mut payload: Payload| -> std::io::Result<Payload> {
+        if !lent.is_empty() {
+            let stored = lent.iter().map(|lent| store.share(lent.as_ref()));
+            payload = payload.with(stored.collect::<std::io::Result<Vec<Arc<Stored>>>>()?);
+        }
+        payload.settle(store)?;
+        Ok(payload)
+    };
+    let length = payload.length() + lent.iter().map(|lent| lent.as_ref().len()).sum::<usize>();
+    let done = if length < LONG_COPY { put(payload) } else { py.detach(|| put(payload)) };
+    payload = done.map_err(|error| {
+        let text = format!("no shared memory for {length} bytes: {error}");
+        pyo3::exceptions::PyMemoryError::new_err(text)
+    })?;
+    Ok(payload)
 }
 
 /// A call's arguments, in the worker.
 pub fn to_call<'py>(
     py: Python<'py>,
-    payload: &[u8],
+    worker: &Worker,
 ) -> PyResult<(Bound<'py, PyTuple>, Option<Bound<'py, PyDict>>)> {
-    let (args, kwargs) = match payload.split_first() {
-        Some((&PLAIN, rest)) => {
-            let (args, rest) = codec::decode(py, rest)?;
-            (args, codec::decode(py, rest)?.0)
-        }
-        Some((&PICKLED, pickle)) => {
-            let both = loads(py, pickle)?.into_bound(py).cast_into::<PyTuple>()?;
+    let source = Arrived {
+        length: worker.payload_length(),
+        inline: worker.inline_payload(),
+        read: &|at, into| worker.read_payload(at, into),
+        attached: worker.attached(),
+    };
+    let (args, kwargs) = match source.kind()? {
+        PLAIN => source.decode::<2>(py)?.into(),
+        _ => {
+            let both = source.unpickle(py)?.cast_into::<PyTuple>()?;
             (both.get_item(0)?, both.get_item(1)?)
         }
-        _ => return Err(PyException::new_err("a call in an unknown encoding")),
     };
     let kwargs = if kwargs.is_none() { None } else { Some(kwargs.cast_into::<PyDict>()?) };
     Ok((args.cast_into::<PyTuple>()?, kwargs))
 }
 
 /// A result.
-pub fn of_value(value: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(32);
-    bytes.push(PLAIN);
-    if codec::encode(value, &mut bytes) {
-        return Ok(bytes);
+pub fn of_value(store: &Arc<Store>, value: &Bound<'_, PyAny>) -> PyResult<Payload> {
+    let py = value.py();
+    if let Some(encoded) = codec::encode([value]) {
+        return settled_plain(py, store, encoded);
     }
-    pickled(&names(value.py())?.dumps_back, value, bytes)
+    pickled(store, &names(py)?.dump_result, value)
 }
 
-fn to_value(py: Python<'_>, payload: &[u8]) -> PyResult<Py<PyAny>> {
-    match payload.split_first() {
-        Some((&PLAIN, rest)) => Ok(codec::decode(py, rest)?.0.unbind()),
-        Some((&PICKLED, pickle)) => loads(py, pickle),
-        _ => Err(PyException::new_err("a value in an unknown encoding")),
+fn to_value<'py>(py: Python<'py>, body: &Body) -> PyResult<Bound<'py, PyAny>> {
+    let source = Arrived {
+        length: body.length(),
+        inline: body.inline(),
+        read: &|at, into| body.read(at, into),
+        attached: body.attached(),
+    };
+    match source.kind()? {
+        PLAIN => {
+            let [value] = source.decode(py)?;
+            Ok(value)
+        }
+        _ => source.unpickle(py),
     }
 }
 
-fn loads(py: Python<'_>, pickle: &[u8]) -> PyResult<Py<PyAny>> {
-    names(py)?.loads.call1(py, (PyBytes::new(py, pickle),))
+/// A payload that has arrived.
+struct Arrived<'a> {
+    length: usize,
+    inline: Option<&'a [u8]>,
+    read: &'a dyn Fn(usize, &mut [u8]) -> std::io::Result<()>,
+    attached: &'a [Arc<Received>],
+}
+
+impl Arrived<'_> {
+    fn kind(&self) -> PyResult<u8> {
+        let mut kind = [0];
+        (self.read)(0, &mut kind)?;
+        Ok(kind[0])
+    }
+
+    fn decode<'py, const N: usize>(&self, py: Python<'py>) -> PyResult<[Bound<'py, PyAny>; N]> {
+        if let Some(mut bytes) = self.inline {
+            bytes.take(1)?;
+            return codec::decode(py, &mut bytes, self.attached);
+        }
+        let mut bytes = Far::new(self.length, self.read);
+        bytes.take(1)?;
+        codec::decode(py, &mut bytes, self.attached)
+    }
+
+    fn unpickle<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        if self.kind()? != PICKLED {
+            return Err(PyException::new_err("a payload in an unknown encoding"));
+        }
+        let pickle = match self.inline {
+            Some(bytes) => PyBytes::new(py, &bytes[1..]),
+            // read from a copy of our own: nobody can change it while it is looked at
+            None => PyBytes::new_with(py, self.length - 1, |into| Ok((self.read)(1, into)?))?,
+        };
+        let loads = names(py)?.loads.bind(py);
+        if self.attached.is_empty() {
+            return loads.call1((pickle,));
+        }
+        let buffers = PyList::empty(py);
+        for received in self.attached {
+            buffers.append(look_at(py, received)?)?;
+        }
+        let options = PyDict::new(py);
+        options.set_item(pyo3::intern!(py, "buffers"), buffers)?;
+        loads.call((pickle,), Some(&options))
+    }
+}
+
+/// A block's bytes as memory of this process's own.
+fn look_at<'py>(py: Python<'py>, received: &Arc<Received>) -> PyResult<Bound<'py, PyAny>> {
+    if received.length() >= WORTH_MAPPING {
+        return Ok(Bound::new(py, Buffer::of(received)?)?.into_any());
+    }
+    let copy = PyByteArray::new_with(py, received.length(), |into| Ok(received.read(0, into)?))?;
+    Ok(copy.into_any())
 }
 
 /// What was raised. `decoding`: while the call's own data was being rebuilt.
-pub fn of_error(py: Python<'_>, error: PyErr, decoding: bool) -> PyResult<Vec<u8>> {
+pub fn of_error(py: Python<'_>, error: PyErr, decoding: bool) -> PyResult<Payload> {
     let error = if decoding {
         let what = "the task's function or arguments";
         names(py)?.payload_error.call1(py, (what, error.into_value(py)))?
@@ -98,12 +245,14 @@ pub fn of_error(py: Python<'_>, error: PyErr, decoding: bool) -> PyResult<Vec<u8
         error.into_value(py).into_any()
     };
     let parts = names(py)?.dump_error.call1(py, (error,))?;
-    let mut bytes = vec![PLAIN];
     // a tuple of bytes and texts; a text that is no valid Unicode is left out by dump_error
-    if !codec::encode(parts.bind(py), &mut bytes) {
-        return pickled(&names(py)?.dumps_back, parts.bind(py), bytes);
+    if let Some(encoded) = codec::encode([parts.bind(py)])
+        && encoded.apart.is_empty()
+    {
+        return Ok(encoded.into_payload());
     }
-    Ok(bytes)
+    let pickle = names(py)?.dumps_back.bind(py).call1((parts,))?.cast_into::<PyBytes>()?;
+    Ok(Payload::new(vec![PICKLED], PyBackedBytes::from(pickle)))
 }
 
 /// An outcome as the future's result or exception. The outer error: an interruption of the
@@ -115,7 +264,7 @@ pub fn open(
 ) -> PyResult<Result<Py<PyAny>, Py<PyAny>>> {
     let opened = match outcome {
         Outcome::Result(payload) => match to_value(py, payload) {
-            Ok(value) => return Ok(Ok(value)),
+            Ok(value) => return Ok(Ok(value.unbind())),
             Err(error) if error.is_instance_of::<PyKeyboardInterrupt>(py) => return Err(error),
             Err(error) => {
                 names(py)?.payload_error.call1(py, ("the task's result", error.into_value(py)))
@@ -126,8 +275,7 @@ pub fn open(
         }
         Outcome::Crashed(crash) => {
             let function = source.map(|source| source.function.clone_ref(py));
-            let facts = (crash.task, crash.pid, crash.exit.code(), function);
-            names(py)?.crash_error.call1(py, facts)
+            limits::error_of(py, crash, function)
         }
         Outcome::Broken(why) => names(py)?.broken_error.call1(py, (&**why,)),
         Outcome::Cancelled => Err(standard(py)?.cancelled_error(py)),

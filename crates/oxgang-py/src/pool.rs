@@ -5,17 +5,18 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use oxgang::pool::{PoolOptions, Refused};
+use oxgang::pool::{PoolOptions, Refused, Turn};
 use oxgang::starter::{Invitation, Starter};
 use oxgang::template::TemplateStarter;
-use oxgang::{Callable, Outcome, Pool, Task};
+use oxgang::{Callable, Late, Outcome, Payload, Pool, Task, TaskId, TaskOptions};
 use oxgang_os::process::{Exit, Process};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyCFunction, PyDict, PyFunction, PyList, PyTuple, PyType};
 
 use crate::future::{self, Future, Source};
-use crate::payload;
+use crate::limits::Options;
+use crate::payload::{self, Call, LateCall};
 use crate::python::names;
 use crate::template::Template;
 
@@ -103,12 +104,32 @@ pub struct PoolHandle {
     pool: Arc<Pool>,
 }
 
+impl PoolHandle {
+    /// Makes the payload of a call that had to wait for room.
+    fn encode(&self, py: Python<'_>, id: TaskId, late: Late) {
+        let call = late.downcast_ref::<LateCall>();
+        let call = call.ok_or_else(|| PyTypeError::new_err("not a call"));
+        let made = call.and_then(|call| payload::of_late_call(py, self.pool.store(), call));
+        let made = made.map_err(|error| {
+            // of what cannot be told at all an empty failure is left, a clear one
+            Outcome::Failure(payload::of_error(py, error, false).unwrap_or_default().into())
+        });
+        py.detach(|| self.pool.encoded(id, made));
+    }
+}
+
 #[pymethods]
 impl PoolHandle {
     /// Serves the pool until it is over. For a thread that Python made.
     fn drive(&self, py: Python<'_>) -> PyResult<()> {
         loop {
-            let turn = py.detach(|| self.pool.turn(None)).map_err(PyOSError::new_err)?;
+            let turn = py.detach(|| {
+                self.pool.turn(None).unwrap_or_else(|error| Turn {
+                    attention: self.pool.give_up(&format!("the pool cannot go on: {error}")),
+                    late: None,
+                    finished: true,
+                })
+            });
             for completion in turn.attention {
                 if let Err(error) = future::deliver_completion(py, completion) {
                     // what a callback may not raise (SystemExit, say) ends nobody's futures
@@ -117,6 +138,9 @@ impl PoolHandle {
             }
             if turn.finished {
                 return Ok(());
+            }
+            if let Some((id, late)) = turn.late {
+                self.encode(py, id, late);
             }
         }
     }
@@ -160,9 +184,12 @@ impl PoolHandle {
             ("submitted", counters.submitted),
             ("answered", counters.answered),
             ("lost", counters.lost),
+            ("stopped", counters.stopped),
+            ("retried", counters.retried),
             ("moved", counters.moved),
             ("started", counters.started),
             ("crashed", counters.crashed),
+            ("held_bytes", self.pool.held_bytes()),
         ] {
             dict.set_item(name, count)?;
         }
@@ -177,6 +204,8 @@ pub struct ProcessPool {
     future_class: OnceLock<Py<PyAny>>,
     callables: Mutex<Callables>,
     driven: AtomicBool,
+    /// What tasks have that are submitted without any.
+    options: OnceLock<Arc<TaskOptions>>,
     apply: Arc<Callable>,
 }
 
@@ -190,21 +219,25 @@ impl ProcessPool {
             future_class: OnceLock::new(),
             callables: Mutex::default(),
             driven: AtomicBool::new(false),
+            options: OnceLock::new(),
             apply: Callable::new(Vec::new()),
         }
     }
 
-    /// Makes the pool. `starter` is a function that gives the template of the moment, or a pair
-    /// of functions: see `PythonStarter`.
+    /// Makes the pool. `sizes`: workers, tasks per worker, bytes that may be held. `starter` is a
+    /// function that gives the template of the moment, or a pair of functions: see `PythonStarter`.
+    /// `options` are of calls that are given none.
     fn _open(
         &self,
         future_class: Py<PyAny>,
-        max_workers: usize,
-        tasks_per_worker: Option<u64>,
+        sizes: (usize, Option<u64>, u64),
         eager: bool,
         setup: &[u8],
         starter: &Bound<'_, PyAny>,
+        options: Option<&Options>,
     ) -> PyResult<PoolHandle> {
+        let (max_workers, tasks_per_worker, room) = sizes;
+        let own = options;
         let starter: Box<dyn Starter> = match starter.extract() {
             Ok((start, exitcode)) => Box::new(PythonStarter { start, exitcode }),
             Err(_) => {
@@ -218,10 +251,14 @@ impl ProcessPool {
                 })))
             }
         };
-        let options = PoolOptions { max_workers, eager, tasks_per_worker, setup: setup.to_vec() };
+        let options =
+            PoolOptions { max_workers, eager, tasks_per_worker, setup: setup.to_vec(), room };
         let pool = Arc::new(Pool::new(options, starter).map_err(PyOSError::new_err)?);
         let twice = || PyRuntimeError::new_err("the executor is already set up");
         self.pool.set(pool.clone()).map_err(|_| twice())?;
+        if let Some(own) = own {
+            self.options.set(own.options.clone()).map_err(|_| twice())?;
+        }
         self.future_class.set(future_class).map_err(|_| twice())?;
         Ok(PoolHandle { pool })
     }
@@ -246,16 +283,19 @@ impl ProcessPool {
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let py = slf.py();
-        let this = slf.get();
-        let (pool, class) = this.opened()?;
-        let callable = this.callable(r#fn);
-        let (future, task) = this.prepare(pool, class, r#fn, callable, args, kwargs)?;
-        if let Some(task) = task {
-            pool.submit(task).map_err(|refused| refusal(py, &refused))?;
-            this.see_to_driver(slf)?;
-        }
-        Ok(future)
+        Self::submit_one(slf, slf.get().options.get(), r#fn, args, kwargs)
+    }
+
+    /// The same with options of its own.
+    #[pyo3(signature = (options, r#fn, /, *args, **kwargs))]
+    fn _submit_as<'py>(
+        slf: &Bound<'py, Self>,
+        options: &Options,
+        r#fn: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyTuple>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        Self::submit_one(slf, Some(&options.options), r#fn, args, kwargs)
     }
 
     /// Submits one call for each tuple of arguments, and gives the futures as a list. Some are
@@ -275,15 +315,16 @@ impl ProcessPool {
             let args = args?.cast_into::<PyTuple>()?;
             let callable = this.callable(&r#fn);
             let (future, task) = this.prepare(pool, class, &r#fn, callable, &args, None)?;
+            let task = task.map(|task| task.with_options(this.options.get().cloned()));
             futures.append(future)?;
             tasks.extend(task);
             if tasks.len() == TOGETHER {
-                pool.submit_all(tasks.drain(..)).map_err(|refused| refusal(py, &refused))?;
                 this.see_to_driver(slf)?;
+                pool.submit_all(tasks.drain(..)).map_err(|refused| refusal(py, &refused))?;
             }
         }
-        pool.submit_all(tasks.into_iter()).map_err(|refused| refusal(py, &refused))?;
         this.see_to_driver(slf)?;
+        pool.submit_all(tasks.into_iter()).map_err(|refused| refusal(py, &refused))?;
         Ok(futures)
     }
 }
@@ -295,6 +336,26 @@ impl ProcessPool {
                 "the executor is not set up: a subclass must call super().__init__()",
             )
         })
+    }
+
+    fn submit_one<'py>(
+        slf: &Bound<'py, Self>,
+        options: Option<&Arc<TaskOptions>>,
+        r#fn: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyTuple>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let this = slf.get();
+        let (pool, class) = this.opened()?;
+        let callable = this.callable(r#fn);
+        let (future, task) = this.prepare(pool, class, r#fn, callable, args, kwargs)?;
+        if let Some(task) = task {
+            let task = task.with_options(options.cloned());
+            this.see_to_driver(slf)?;
+            pool.submit(task).map_err(|refused| refusal(py, &refused))?;
+        }
+        Ok(future)
     }
 
     /// A future, and the task that will complete it; without one, the future is done: the
@@ -312,19 +373,23 @@ impl ProcessPool {
         let future = class.call0(py)?.into_bound(py);
         let completion = future::cell_of(&future)?;
         let encoded = callable.and_then(|callable| match callable {
-            Some(callable) => Ok((callable, payload::of_call(args, kwargs)?)),
+            Some(callable) => Ok((callable, payload::of_call(pool, args, kwargs)?)),
             None => {
                 let all = std::iter::once(function.clone()).chain(args.iter());
                 let all = PyTuple::new(py, all.collect::<Vec<_>>())?;
-                Ok((self.apply.clone(), payload::of_call(&all, kwargs)?))
+                Ok((self.apply.clone(), payload::of_call(pool, &all, kwargs)?))
             }
         });
         let bound = future.cast::<Future>()?;
         match encoded {
-            Ok((callable, payload)) => {
+            Ok((callable, call)) => {
                 let id = Pool::next_task();
                 let named = self.named(function, &callable)?;
                 bound.get().bind(Source { pool: pool.clone(), task: id, function: named });
+                let payload = match call {
+                    Call::Ready(payload) => payload,
+                    Call::Late(late) => Payload::late(Arc::new(late)),
+                };
                 Ok((future, Some(Task::new(id, callable, payload, completion))))
             }
             Err(error) if error.is_instance_of::<pyo3::exceptions::PyException>(py) => {
@@ -351,9 +416,12 @@ impl ProcessPool {
         own.or_else(|_| Ok(function.get_type().qualname()?.into_any())).map(Bound::unbind)
     }
 
+    /// Before a task is handed in: a pool without a driver would never be done with it.
     fn see_to_driver(&self, slf: &Bound<'_, Self>) -> PyResult<()> {
         if !self.driven.load(Ordering::Relaxed) && !self.driven.swap(true, Ordering::AcqRel) {
-            slf.call_method0("_start_driver")?;
+            let started = slf.call_method0("_start_driver");
+            self.driven.store(started.is_ok(), Ordering::Release);
+            started?;
         }
         Ok(())
     }

@@ -5,7 +5,8 @@ use pyo3::sync::PyOnceLock;
 
 /// `oxgang._pickling`'s functions.
 pub struct Names {
-    pub dumps: Py<PyAny>,
+    pub dump_call: Py<PyAny>,
+    pub dump_result: Py<PyAny>,
     pub dumps_back: Py<PyAny>,
     pub loads: Py<PyAny>,
     pub dump_callable: Py<PyAny>,
@@ -13,7 +14,6 @@ pub struct Names {
     pub dump_error: Py<PyAny>,
     pub load_error: Py<PyAny>,
     pub payload_error: Py<PyAny>,
-    pub crash_error: Py<PyAny>,
     pub broken_error: Py<PyAny>,
 }
 
@@ -24,7 +24,8 @@ pub fn names(py: Python<'_>) -> PyResult<&Names> {
         let pickling = py.import("oxgang._pickling")?;
         let of = |name: &str| -> PyResult<Py<PyAny>> { Ok(pickling.getattr(name)?.unbind()) };
         Ok(Names {
-            dumps: of("dumps")?,
+            dump_call: of("dump_call")?,
+            dump_result: of("dump_result")?,
             dumps_back: of("dumps_back")?,
             loads: of("loads")?,
             dump_callable: of("dump_callable")?,
@@ -32,7 +33,6 @@ pub fn names(py: Python<'_>) -> PyResult<&Names> {
             dump_error: of("dump_error")?,
             load_error: of("load_error")?,
             payload_error: of("payload_error")?,
-            crash_error: of("crash_error")?,
             broken_error: of("broken_error")?,
         })
     })

@@ -1,9 +1,6 @@
 //! The template process, from both sides, and the lifeline that ends what outlives its owner.
-//!
-//! Safety: the one file of this crate with unsafe code, one line of it: descriptors come from
-//! Python as numbers, and are taken over here.
 
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use oxgang::starter::Invited;
@@ -13,6 +10,8 @@ use oxgang_os::process;
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
+
+use crate::raw::adopt;
 
 /// The owner's end of the line; dropping it (as a fork of the owner must) lets go of it.
 #[pyclass(frozen, module = "oxgang._core")]
@@ -111,22 +110,11 @@ impl Invitation {
     }
 }
 
-/// Takes a descriptor over from Python.
-#[allow(unsafe_code)]
-fn adopt(fd: i32) -> PyResult<OwnedFd> {
-    if fd < 0 {
-        return Err(PyOSError::new_err(format!("not a descriptor: {fd}")));
-    }
-    // SAFETY: the caller in Python hands over a descriptor that it has just duplicated or
-    // received for this purpose, and does not use or close it afterwards.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
 /// Holds the line: this process is killed when its owner ends.
 #[pyfunction]
 pub fn hold_lifeline(fd: i32) -> PyResult<Held> {
     let line = adopt(fd)?;
-    let held = process::hold(line.as_fd()).map_err(PyOSError::new_err)?;
+    let held = process::hold(line.as_fd())?; // as an OSError of its kind
     Ok(Held { _line: Some(held) })
 }
 
@@ -174,7 +162,7 @@ impl TemplateServer {
     fn leave(&mut self) -> PyResult<Held> {
         let server = self.server.take();
         let server = server.ok_or_else(|| PyRuntimeError::new_err("left already"))?;
-        Ok(Held { _line: server.leave().map_err(PyOSError::new_err)? })
+        Ok(Held { _line: server.leave()? })
     }
 }
 

@@ -6,10 +6,12 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use oxgang::limits::{TaskOptions, Tries};
 use oxgang::pool::{Waitable, Waited};
 use oxgang::spin::{self, OwnPlaces, Spinner};
 use oxgang_os::futex::{self, Woken};
@@ -18,6 +20,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
 use crate::future::{Cell, Future};
+use crate::timer::{Ended, Plan, ThreadOptions, Timer};
 
 /// A signal may come in the moment between the last look and the sleep.
 const SLICE: Duration = Duration::from_millis(200);
@@ -84,21 +87,40 @@ fn spin(found: impl Fn() -> bool) -> bool {
     SPINNER.with_borrow_mut(|spinner| spinner.spin(places, found))
 }
 
-struct Item {
+pub struct Item {
     future: Py<Future>,
     function: Py<PyAny>,
     args: Py<PyTuple>,
     kwargs: Option<Py<PyDict>>,
+    plan: Option<Arc<Plan>>,
+    /// What its tries so far have raised.
+    errors: u32,
+    last_error: Option<Py<PyAny>>,
 }
 
 #[derive(Default)]
 struct Books {
     queue: VecDeque<Item>,
+    /// Calls that wait for their next try.
+    later: usize,
+    /// At most.
+    most: usize,
     threads: usize,
     /// Threads that wait for work.
     idle: usize,
     closed: bool,
     broken: bool,
+    /// Threads that were given up and have not ended, by what Python calls them.
+    abandoned: Vec<u64>,
+    /// There is a thread that looks after limits.
+    timed: bool,
+}
+
+impl Books {
+    /// Nothing is left to do, and nothing will come.
+    fn over(&self) -> bool {
+        self.closed && self.queue.is_empty() && self.later == 0
+    }
 }
 
 /// What the threads share; it knows nothing of the executor, which may be garbage long before
@@ -110,6 +132,7 @@ struct Shared {
     word: AtomicU32,
     /// Threads that sleep on it, or are about to.
     asleep: AtomicU32,
+    timer: Timer,
 }
 
 impl Shared {
@@ -129,7 +152,7 @@ impl Shared {
         let seen = self.word.load(Ordering::Acquire);
         let ready = || {
             let books = self.books();
-            !books.queue.is_empty() || books.closed
+            !books.queue.is_empty() || books.over()
         };
         if ready() || spin(|| self.word.load(Ordering::Acquire) != seen) {
             linger(|| WAITING.load(Ordering::Relaxed) > 0);
@@ -152,32 +175,10 @@ pub struct ThreadQueue {
 impl ThreadQueue {
     /// A thread's life: tasks until the queue is closed and empty.
     fn run(&self, py: Python<'_>) -> PyResult<()> {
-        let shared = &self.shared;
-        let mut in_a_row = 0;
-        let _working = Working::begin();
-        loop {
-            let item = shared.books().queue.pop_front();
-            let Some(item) = item else {
-                {
-                    let mut books = shared.books();
-                    if books.closed && books.queue.is_empty() {
-                        books.threads -= 1;
-                        return Ok(());
-                    }
-                    books.idle += 1;
-                }
-                py.detach(|| Working::pause(|| shared.wait()));
-                shared.books().idle -= 1;
-                in_a_row = 0;
-                continue;
-            };
-            run_item(py, item)?;
-            in_a_row += 1;
-            if in_a_row >= IN_A_ROW {
-                in_a_row = 0;
-                py.detach(std::thread::yield_now);
-            }
-        }
+        self.serve(py).inspect_err(|_| {
+            self.shared.books().threads -= 1;
+            self.shared.timer.nudge();
+        })
     }
 
     /// No more tasks. What is queued is still done; `cancel`: it is given back instead.
@@ -187,11 +188,56 @@ impl ThreadQueue {
             books.closed = true;
             if cancel { std::mem::take(&mut books.queue) } else { VecDeque::new() }
         };
+        let again = if cancel { self.shared.timer.take_again() } else { Vec::new() };
+        self.shared.books().later -= again.len();
         self.shared.nudge(u32::MAX);
-        for item in items {
-            item.future.bind(py).call_method0("cancel")?;
+        self.shared.timer.nudge();
+        for item in items.into_iter().chain(again) {
+            let future = item.future.bind(py);
+            match item.last_error {
+                // it has begun, so it cannot be cancelled: its last failure stands
+                Some(error) => Future::finish(future, None, Some(error))?,
+                None => drop(future.call_method0("cancel")?),
+            }
         }
         Ok(())
+    }
+
+    /// The life of the thread that looks after limits: until there is nothing more to look
+    /// after. `start()` starts another thread.
+    fn time(&self, py: Python<'_>, start: &Bound<'_, PyAny>) -> PyResult<()> {
+        let shared = &self.shared;
+        loop {
+            let over = || {
+                let books = shared.books();
+                books.over() && books.threads == 0 || books.closed && books.broken
+            };
+            if over() {
+                return Ok(());
+            }
+            let turn = shared.timer.turn(py, over)?;
+            let (fresh, wake) = {
+                let mut books = shared.books();
+                books.later -= turn.again.len();
+                books.threads -= turn.abandoned.len();
+                books.abandoned.extend(turn.abandoned);
+                for item in turn.again.into_iter().rev() {
+                    books.queue.push_front(item);
+                }
+                let unserved = books.queue.len().saturating_sub(books.idle);
+                let fresh = unserved.min(books.most.saturating_sub(books.threads));
+                books.threads += fresh;
+                (fresh, books.idle.min(books.queue.len()))
+            };
+            if wake > 0 {
+                shared.nudge(wake as u32);
+            }
+            for _ in 0..fresh {
+                if let Err(error) = start.call0() {
+                    error.write_unraisable(py, None); // the next turn tries again
+                }
+            }
+        }
     }
 
     /// Gives up: futures that are left get this exception, later submits are refused.
@@ -201,9 +247,11 @@ impl ThreadQueue {
             books.broken = true;
             std::mem::take(&mut books.queue)
         };
-        for item in items {
+        let again = self.shared.timer.take_again();
+        self.shared.books().later -= again.len();
+        for item in items.into_iter().chain(again) {
             let future = item.future.bind(py);
-            if Future::set_running_or_notify_cancel(future)? {
+            if item.errors > 0 || Future::set_running_or_notify_cancel(future)? {
                 Future::finish(future, None, Some(error.clone().unbind()))?;
             }
         }
@@ -215,9 +263,49 @@ impl ThreadQueue {
         self.shared.books().threads -= 1;
     }
 
+    /// Threads that were given up and have not ended.
+    fn abandoned(&self) -> Vec<u64> {
+        self.shared.books().abandoned.clone()
+    }
+
     /// Tasks that wait for a thread.
     fn qsize(&self) -> usize {
         self.shared.books().queue.len()
+    }
+}
+
+impl ThreadQueue {
+    fn serve(&self, py: Python<'_>) -> PyResult<()> {
+        let shared = &self.shared;
+        let mut in_a_row = 0;
+        let _working = Working::begin();
+        loop {
+            let item = shared.books().queue.pop_front();
+            let Some(item) = item else {
+                {
+                    let mut books = shared.books();
+                    if books.over() {
+                        books.threads -= 1;
+                        drop(books);
+                        shared.timer.nudge();
+                        return Ok(());
+                    }
+                    books.idle += 1;
+                }
+                py.detach(|| Working::pause(|| shared.wait()));
+                shared.books().idle -= 1;
+                in_a_row = 0;
+                continue;
+            };
+            if !run_item(py, shared, item)? {
+                return Ok(()); // another has taken its place meanwhile
+            }
+            in_a_row += 1;
+            if in_a_row >= IN_A_ROW {
+                in_a_row = 0;
+                py.detach(std::thread::yield_now);
+            }
+        }
     }
 }
 
@@ -244,26 +332,64 @@ impl Drop for Working {
     }
 }
 
-fn run_item(py: Python<'_>, item: Item) -> PyResult<()> {
-    let Item { future, function, args, kwargs } = item;
+/// Runs a call; `false`: so long that this thread has been given up.
+fn run_item(py: Python<'_>, shared: &Shared, item: Item) -> PyResult<bool> {
+    let Item { future, function, args, kwargs, plan, errors, last_error } = item;
     let future = future.bind(py);
-    if !Future::set_running_or_notify_cancel(future)? {
-        return Ok(());
+    if errors == 0 && !Future::set_running_or_notify_cancel(future)? {
+        return Ok(true);
     }
+    drop(last_error);
+    let timeout = plan.as_ref().and_then(|plan| Some((plan, plan.timeout?)));
+    let run = timeout.map(|(plan, limit)| shared.timer.begin(future, &function, plan, limit));
+    let run = run.transpose()?;
     let result = function.bind(py).call(args.bind(py), kwargs.as_ref().map(|k| k.bind(py)));
+    if let Some(run) = run {
+        match (shared.timer.end(py, &run)?, &result) {
+            (Ended::Abandoned, _) => {
+                let thread = run.thread_id(py)?;
+                shared.books().abandoned.retain(|one| *one != thread);
+                return Ok(false);
+            }
+            (Ended::Asked, Err(error)) => run.tell(py, error)?,
+            _ => {}
+        }
+    }
+    if let (Err(error), Some(plan)) = (&result, &plan)
+        && let Some(pause) = pause(py, plan, error, errors + 1)
+    {
+        let last_error = Some(error.clone_ref(py).into_value(py).into_any());
+        let (future, plan) = (future.clone().unbind(), Some(plan.clone()));
+        let errors = errors + 1;
+        let again = Item { future, function, args, kwargs, plan, errors, last_error };
+        shared.books().later += 1;
+        shared.timer.put_off(again, pause);
+        return Ok(true);
+    }
     // gone before anybody learns of the result, as the standard pool promises
     drop((function, args, kwargs));
     match result {
-        Ok(value) => Future::finish(future, Some(value.unbind()), None),
-        Err(error) => Future::finish(future, None, Some(error.into_value(py).into_any())),
+        Ok(value) => Future::finish(future, Some(value.unbind()), None)?,
+        Err(error) => Future::finish(future, None, Some(error.into_value(py).into_any()))?,
     }
+    Ok(true)
+}
+
+/// How long until the next try of a call that has raised this, if it gets one.
+fn pause(py: Python<'_>, plan: &Plan, error: &PyErr, errors: u32) -> Option<Duration> {
+    if errors > plan.retries || !error.matches(py, &plan.retry_on).unwrap_or(false) {
+        return None;
+    }
+    let options = TaskOptions { retries: plan.retries, ..TaskOptions::default() };
+    let chance = RandomState::new().hash_one(errors);
+    Tries { deaths: Vec::new(), errors }.pause(&options, None, chance)
 }
 
 /// Base of `ThreadPoolExecutor`.
 #[pyclass(subclass, weakref, frozen, module = "oxgang._core")]
 pub struct ThreadPool {
     shared: Arc<Shared>,
-    settings: OnceLock<(Py<PyAny>, usize)>,
+    settings: OnceLock<(Py<PyAny>, Option<Arc<Plan>>)>,
 }
 
 #[pymethods]
@@ -274,10 +400,17 @@ impl ThreadPool {
         Self { shared: Arc::default(), settings: OnceLock::new() }
     }
 
-    /// Makes the queue.
-    fn _open(&self, future_class: Py<PyAny>, max_workers: usize) -> PyResult<ThreadQueue> {
+    /// Makes the queue. `options` are of calls that are given none.
+    fn _open(
+        &self,
+        future_class: Py<PyAny>,
+        max_workers: usize,
+        options: Option<&ThreadOptions>,
+    ) -> PyResult<ThreadQueue> {
         let twice = |_| PyRuntimeError::new_err("the executor is already set up");
-        self.settings.set((future_class, max_workers)).map_err(twice)?;
+        let plan = options.map(|options| options.plan.clone());
+        self.settings.set((future_class, plan)).map_err(twice)?;
+        self.shared.books().most = max_workers;
         Ok(ThreadQueue { shared: self.shared.clone() })
     }
 
@@ -289,13 +422,20 @@ impl ThreadPool {
         args: Py<PyTuple>,
         kwargs: Option<Py<PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let py = slf.py();
-        let this = slf.get();
-        let (class, max_workers) = this.opened()?;
-        let future = class.call0(py)?.into_bound(py);
-        let item = item(&future, r#fn, args, kwargs)?;
-        Self::hand_in(slf, *max_workers, std::iter::once(item))?;
-        Ok(future)
+        let (_, plan) = slf.get().opened()?;
+        Self::submit_one(slf, plan.as_ref(), r#fn, args, kwargs)
+    }
+
+    /// The same with options of its own.
+    #[pyo3(signature = (options, r#fn, /, *args, **kwargs))]
+    fn _submit_as<'py>(
+        slf: &Bound<'py, Self>,
+        options: &ThreadOptions,
+        r#fn: Py<PyAny>,
+        args: Py<PyTuple>,
+        kwargs: Option<Py<PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        Self::submit_one(slf, Some(&options.plan), r#fn, args, kwargs)
     }
 
     /// Submits one call for each tuple of arguments, and gives the futures as a list. They are
@@ -306,32 +446,34 @@ impl ThreadPool {
         calls: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyList>> {
         let py = slf.py();
-        let (class, max_workers) = slf.get().opened()?;
+        let (class, plan) = slf.get().opened()?;
         let futures = PyList::empty(py);
         let mut items = Vec::new();
         for args in calls.try_iter()? {
             let args = args?.cast_into::<PyTuple>()?.unbind();
             let future = class.call0(py)?.into_bound(py);
-            items.push(item(&future, r#fn.clone().unbind(), args, None)?);
+            items.push(item(&future, plan.as_ref(), r#fn.clone().unbind(), args, None)?);
             futures.append(future)?;
         }
-        Self::hand_in(slf, *max_workers, items.into_iter())?;
+        Self::hand_in(slf, plan.is_some(), items.into_iter())?;
         Ok(futures)
     }
 }
 
 fn item(
     future: &Bound<'_, PyAny>,
+    plan: Option<&Arc<Plan>>,
     function: Py<PyAny>,
     args: Py<PyTuple>,
     kwargs: Option<Py<PyDict>>,
 ) -> PyResult<Item> {
     let future = future.cast::<Future>()?.clone().unbind();
-    Ok(Item { future, function, args, kwargs })
+    let plan = plan.cloned();
+    Ok(Item { future, function, args, kwargs, plan, errors: 0, last_error: None })
 }
 
 impl ThreadPool {
-    fn opened(&self) -> PyResult<&(Py<PyAny>, usize)> {
+    fn opened(&self) -> PyResult<&(Py<PyAny>, Option<Arc<Plan>>)> {
         self.settings.get().ok_or_else(|| {
             PyRuntimeError::new_err(
                 "the executor is not set up: a subclass must call super().__init__()",
@@ -339,13 +481,30 @@ impl ThreadPool {
         })
     }
 
+    fn submit_one<'py>(
+        slf: &Bound<'py, Self>,
+        plan: Option<&Arc<Plan>>,
+        r#fn: Py<PyAny>,
+        args: Py<PyTuple>,
+        kwargs: Option<Py<PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (class, _) = slf.get().opened()?;
+        let future = class.call0(slf.py())?.into_bound(slf.py());
+        let item = item(&future, plan, r#fn, args, kwargs)?;
+        Self::hand_in(slf, plan.is_some(), std::iter::once(item))?;
+        Ok(future)
+    }
+
     /// Queues the calls, wakes idle threads, and starts as many as there is work for.
     fn hand_in(
         slf: &Bound<'_, Self>,
-        max_workers: usize,
+        timed: bool,
         items: impl Iterator<Item = Item>,
     ) -> PyResult<()> {
         let shared = &slf.get().shared;
+        if timed && !std::mem::replace(&mut shared.books().timed, true) {
+            slf.call_method0("_start_timer").inspect_err(|_| shared.books().timed = false)?;
+        }
         let (start, wake) = {
             let mut books = shared.books();
             if books.broken || books.closed {
@@ -354,7 +513,7 @@ impl ThreadPool {
             }
             books.queue.extend(items);
             let unserved = books.queue.len().saturating_sub(books.idle);
-            let start = unserved.min(max_workers - books.threads);
+            let start = unserved.min(books.most.saturating_sub(books.threads));
             books.threads += start;
             (start, books.idle.min(books.queue.len()))
         };

@@ -83,6 +83,7 @@ pub struct Arena {
     /// Start and length of each free range.
     free: BTreeMap<u64, u64>,
     lent: BTreeMap<u64, u64>,
+    lent_bytes: u64,
     next_step: u64,
 }
 
@@ -102,6 +103,7 @@ impl Arena {
             self.free.insert(offset + size, room - size);
         }
         self.lent.insert(offset, size);
+        self.lent_bytes += size;
         let (&extent, &extent_length) = self.extents.range(..=offset).next_back()?;
         Some(Block { extent, extent_length, offset, length })
     }
@@ -126,6 +128,7 @@ impl Arena {
         let Some(mut size) = self.lent.remove(&offset) else {
             return false;
         };
+        self.lent_bytes -= size;
         let mut start = offset;
         if let Some((&before, &room)) = self.free.range(..offset).next_back()
             && before + room == offset
@@ -145,10 +148,21 @@ impl Arena {
         true
     }
 
-    /// Bytes lent now.
+    /// Bytes lent now, whole pages.
     #[must_use]
     pub fn lent_bytes(&self) -> u64 {
-        self.lent.values().sum()
+        self.lent_bytes
+    }
+
+    /// Start and length of each free range.
+    pub fn free_ranges(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.free.iter().map(|(&offset, &length)| (offset, length))
+    }
+
+    /// Where the last lent block ends; 0 if none is lent.
+    #[must_use]
+    pub fn lent_end(&self) -> u64 {
+        self.lent.last_key_value().map_or(0, |(offset, size)| offset + size)
     }
 
     /// Bytes of all extents.
@@ -212,7 +226,7 @@ mod tests {
             for block in held {
                 prop_assert!(arena.take_back(block.offset));
             }
-            prop_assert_eq!(arena.lent_bytes(), 0);
+            prop_assert_eq!((arena.lent_bytes(), arena.lent_end()), (0, 0));
             // merged again: every extent is one free range
             prop_assert_eq!(&arena.free, &arena.extents);
         }

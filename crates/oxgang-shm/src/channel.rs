@@ -25,6 +25,8 @@
 //! The worker stores `asleep`, fences, looks once more, and waits on `bell`; the owner
 //! publishes, fences, and rings if it reads `asleep`. With the two fences one of them sees the
 //! other. Release and acquire alone lose wake-ups; `tests/loom.rs` shows that they do.
+//!
+//! Tasks with limits use some words more: see [`oversight`](crate::oversight).
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
@@ -47,6 +49,9 @@ const AT_DATA: usize = 4096;
 /// Set in a frame's kind if the payload is in a block of the arena and the frame holds only
 /// its description.
 pub const IN_BLOCK: u8 = 0x80;
+
+/// Set in a frame's kind if blocks belong to it: the frame begins with their descriptions.
+pub const ATTACHED: u8 = 0x40;
 
 /// Sizes of a channel's rings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,14 +151,18 @@ impl<W: Words + Clone> OwnerEnd<W> {
 /// What a worker found in its requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request {
-    /// What it is, without [`IN_BLOCK`].
+    /// What it is, without [`IN_BLOCK`] and [`ATTACHED`].
     pub kind: u8,
     /// Whether the payload that was read describes a block.
     pub in_block: bool,
+    /// Whether the payload that was read begins with descriptions of blocks.
+    pub attached: bool,
     /// Of the task.
     pub id: u64,
     /// A second number.
     pub aux: u64,
+    /// Of its frame: no other request of this channel has it.
+    pub position: u64,
 }
 
 /// The worker's end.
@@ -269,10 +278,12 @@ impl<W: Words + Clone> WorkerEnd<W> {
 
 fn request_of(frame: &Frame) -> Request {
     Request {
-        kind: frame.kind & !IN_BLOCK,
+        kind: frame.kind & !(IN_BLOCK | ATTACHED),
         in_block: frame.kind & IN_BLOCK != 0,
+        attached: frame.kind & ATTACHED != 0,
         id: frame.id,
         aux: frame.aux,
+        position: frame.position,
     }
 }
 
@@ -295,7 +306,9 @@ mod tests {
         owner.requests.push(1 | IN_BLOCK, 7, 3, &[b"abc"]).unwrap().unwrap();
         let mut payload = vec![9];
         let request = worker.take(&mut payload).unwrap().unwrap();
-        assert_eq!(request, Request { kind: 1, in_block: true, id: 7, aux: 3 });
+        let expected =
+            Request { kind: 1, in_block: true, attached: false, id: 7, aux: 3, position: 0 };
+        assert_eq!(request, expected);
         assert_eq!(payload, b"abc");
         assert_eq!(worker.take(&mut payload).unwrap(), None);
         worker.publish(2, 7, 0, &[b"d", b"ef"]).unwrap().unwrap();

@@ -10,6 +10,7 @@
 //! | [`words`] | the door to memory, and its heap version |
 //! | [`ring`] | one-to-one byte ring of frames; claim and revoke of a frame |
 //! | [`channel`] | two rings and a bell: everything between an owner and one worker |
+//! | [`oversight`] | since when the task with limits runs, and how it is interrupted |
 //! | [`watch`] | how a worker decides whom to wake in the owner |
 //! | [`sync`] | locks, semaphores, events, conditions, barriers that survive their users |
 //! | [`arena`] | who holds which part of a growing file of blocks |
@@ -22,6 +23,7 @@
 
 pub mod arena;
 pub mod channel;
+pub mod oversight;
 pub mod ring;
 pub mod sync;
 pub mod watch;

@@ -225,7 +225,8 @@ pub struct Frame {
     pub aux: u64,
     /// Bytes of payload.
     pub length: usize,
-    position: u64,
+    /// Where it is: no other frame of this ring ever has that position.
+    pub position: u64,
 }
 
 /// The reading end.

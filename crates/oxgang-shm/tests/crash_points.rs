@@ -4,7 +4,8 @@
 //! word of a copy is one. After the death the owner sorts the tasks by what it knows and what
 //! the memory shows. Checked for each point of death: every task is exactly one of done, lost
 //! and free; what is free has never run; at most one task is lost; what is done has run once;
-//! and nothing in the memory, torn as it may be, makes the owner fail.
+//! and nothing in the memory, torn as it may be, makes the owner fail. The tasks are overseen: a
+//! time that the memory gives for one is that task's own, and one that is done has none.
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use oxgang_shm::channel::{OwnerEnd, Shape, WorkerEnd};
+use oxgang_shm::oversight::Oversight;
 use oxgang_shm::{HeapWords, Words};
 
 const SHAPE: Shape = Shape { requests: 4096, responses: 4096 };
@@ -72,15 +74,24 @@ impl Words for Mortal {
 
 /// A worker's life: greet, then take, run and publish until nothing is left.
 fn live(memory: Mortal, ran: &RefCell<Vec<u64>>) {
+    let page = Oversight::new(memory.clone());
     let mut worker = WorkerEnd::open(memory).expect("a sound channel");
+    page.set_skills(3);
     let mut payload = Vec::new();
     while let Some(request) = worker.take(&mut payload).expect("a sound channel") {
         assert_eq!(payload, payload_of(request.id), "a payload that is not whole was begun");
+        page.begin(request.position, time_of(request.id));
         ran.borrow_mut().push(request.id);
+        assert_eq!(page.interrupted(request.position), None);
+        page.end();
         worker.publish(1, request.id, 0, &[&payload, b"!"]).unwrap().unwrap();
     }
     worker.prepare_sleep();
     worker.wake();
+}
+
+fn time_of(id: u64) -> u64 {
+    1000 * id
 }
 
 fn payload_of(id: u64) -> Vec<u8> {
@@ -91,6 +102,7 @@ fn payload_of(id: u64) -> Vec<u8> {
 fn die_after(steps: usize, revoked: Option<usize>) -> bool {
     let memory = Arc::new(HeapWords::new(SHAPE.bytes()));
     let mut owner = OwnerEnd::create(memory.clone(), SHAPE, 99);
+    let page = Oversight::new(memory.clone());
     let sent: Vec<(u64, u64)> = (1..=4)
         .map(|id| (id, owner.requests.push(1, id, 0, &[&payload_of(id)]).unwrap().unwrap()))
         .collect();
@@ -119,6 +131,10 @@ fn die_after(steps: usize, revoked: Option<usize>) -> bool {
     let mut lost = 0;
     for (index, (id, position)) in sent.into_iter().enumerate() {
         let runs = ran.iter().filter(|one| **one == id).count();
+        if let Some(began) = page.began(position) {
+            assert_eq!(began, time_of(id), "another task's time");
+            assert!(!done.contains(&id) && owner.requests.begun(position).unwrap());
+        }
         if revoked == Some(index) {
             assert_eq!(runs, 0, "a revoked task ran");
         } else if done.contains(&id) {

@@ -17,6 +17,7 @@ use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 use oxgang_shm::Words;
 use oxgang_shm::channel::{OwnerEnd, Shape, WorkerEnd};
+use oxgang_shm::oversight::{self, Oversight};
 use oxgang_shm::ring::{Consumer, FIRST_INCARNATION, Full, Producer, RingAt};
 use oxgang_shm::watch::{self, Interest, WATCH_BYTES, Wake, Watch};
 use oxgang_shm::words::{read_by_words, write_by_words};
@@ -195,6 +196,58 @@ fn a_task_is_seen_or_rung_for() {
 #[should_panic(expected = "asleep with a task before it")]
 fn without_fences_it_is_neither() {
     a_worker_falls_asleep(false);
+}
+
+/// Two tasks, one after the other: the owner reads no task's time as the other's.
+fn times_are_their_own(fences: bool) {
+    loom::model(move || {
+        let words = Shared(LoomWords::new(oversight::WORDS, fences));
+        let worker = Oversight::new(words.clone());
+        let runner = thread::spawn(move || {
+            worker.begin(0, 100);
+            worker.end();
+            worker.begin(40, 200);
+            worker.end();
+        });
+        let owner = Oversight::new(words);
+        assert!(matches!(owner.began(0), None | Some(100)), "another task's time");
+        runner.join().unwrap();
+    });
+}
+
+#[test]
+fn a_task_has_its_own_time() {
+    times_are_their_own(true);
+}
+
+#[test]
+#[should_panic(expected = "another task's time")]
+fn without_fences_it_may_have_anothers() {
+    times_are_their_own(false);
+}
+
+#[test]
+fn an_interrupt_meets_its_task_or_nobody() {
+    loom::model(|| {
+        let words = Shared(LoomWords::new(oversight::WORDS, true));
+        let worker = Oversight::new(words.clone());
+        let owner = Oversight::new(words);
+        let asker = thread::spawn(move || {
+            let running = owner.began(0).is_some();
+            if running {
+                owner.interrupt(0, 5);
+            }
+            running
+        });
+        worker.begin(0, 100);
+        let during = worker.interrupted(0);
+        worker.end();
+        worker.begin(40, 200);
+        assert_eq!(worker.interrupted(40), None, "meant for the task before");
+        worker.end();
+        let asked = asker.join().unwrap();
+        assert!(during.is_none_or(|limit| asked && limit == 5));
+    });
 }
 
 const FLAG: usize = 4096;

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`pool`] | the owner's side: submit, wait, cancel, shut down |
 //! | [`supervisor`] | who starts, retires and replaces workers: a pure state machine |
+//! | [`limits`] | what a task may take, and what becomes of one that takes more: pure |
 //! | [`worker`] | the worker's side: next request, publish |
 //! | [`starter`] | how a worker comes to exist |
 //! | [`template`] | a process that forks workers on request, both sides of it |
@@ -19,10 +20,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod limits;
 pub mod pool;
 pub mod segment;
 pub mod spin;
 pub mod starter;
+pub mod store;
 pub mod supervisor;
 pub mod sync;
 pub mod task;
@@ -30,8 +33,11 @@ pub mod template;
 pub mod wire;
 pub mod worker;
 
+pub use limits::{Cause, Death, TaskOptions};
 pub use pool::{Pool, PoolOptions};
-pub use task::{Callable, Completion, Crash, JoinHandle, Outcome, Payload, Task, TaskId};
+pub use task::{
+    Body, Callable, Completion, Crash, Foreign, JoinHandle, Late, Outcome, Payload, Task, TaskId,
+};
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -41,6 +47,19 @@ static GENERATION: AtomicU64 = AtomicU64::new(0);
 /// and this process must not touch their memory or wait on their locks.
 pub fn forked() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
+}
+
+static FORKS: AtomicU64 = AtomicU64::new(0);
+
+/// To be called right before a fork, in the process that forks: what is mapped now is looked at
+/// by the child too from then on.
+pub fn forking() {
+    FORKS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Forks of this process and of those that it was forked from.
+pub(crate) fn forks() -> u64 {
+    FORKS.load(Ordering::Relaxed)
 }
 
 /// How many forks lie between the first process and this one.

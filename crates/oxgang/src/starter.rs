@@ -32,8 +32,8 @@ pub enum Notice {
     Refused(Incarnation, String),
     /// How it ended, from who reaped it. Comes after the process has ended.
     Ended(Incarnation, Exit),
-    /// The starter itself is gone; starts that are under way will never be answered.
-    Lost(String),
+    /// Who was to start these is gone, and will never say how that went; why.
+    Lost(Vec<Incarnation>, String),
 }
 
 /// A start method. Called without the pool's lock.

@@ -11,12 +11,21 @@
 //! |---|---|---|---|---|
 //! | vacant | nobody | `Wanted` | starting | `Start` |
 //! | starting | asked for, not ready | `Ready` | ready | – |
-//! | | | `StartRefused` | vacant | `Break` after the third in a row |
+//! | | | `StartRefused` | vacant | `Break` after the third in a row, if no seat is taken |
+//! | | | `StartsLost` | vacant | as one `StartRefused` |
 //! | | | `SetupFailed` | retiring | `Break` |
-//! | | | `Exited` | vacant | `Recover`; `Break` after the third in a row |
+//! | | | `Exited` | vacant | `Recover`; as `StartRefused` |
 //! | ready | takes tasks | `Spent` | retiring | `Retire` |
 //! | | | `Exited` | vacant | `Recover` |
 //! | retiring | told to end | `Exited` | vacant | `Recover` |
+//! | any but vacant | | `Overdue` | retiring | `Dump` |
+//! | | | `Condemned` | retiring | `Kill` |
+//!
+//! (`Overdue` and `Condemned` come from a task that passed its limits, or that somebody wants
+//! ended; see [`limits`](crate::limits).)
+//!
+//! While any seat is taken, failed starts do not break the pool: it goes on with whom it has, and
+//! *holds*: starts nobody, until one is ready or has ended, which may have made room.
 //!
 //! An incarnation that is not on its seat any more is ignored, whatever is said of it.
 //!
@@ -78,8 +87,14 @@ pub enum Event {
     SetupFailed(Incarnation, String),
     /// No process could be started; why.
     StartRefused(Incarnation, String),
+    /// Whoever was to start these workers has ended; why. One failure, not several.
+    StartsLost(Vec<Incarnation>, String),
     /// The worker has had as many tasks as it may, and has answered all of them.
     Spent(Incarnation),
+    /// Its task is over its limits: the worker shall end, and say where it was.
+    Overdue(Incarnation),
+    /// The worker shall end at once, for its task's sake or since it did not when overdue.
+    Condemned(Incarnation),
     /// The worker's process has ended.
     Exited(Incarnation),
     /// No more tasks will come.
@@ -97,6 +112,8 @@ pub enum Instruction {
     Start(usize, Incarnation),
     /// Tell it to end in order.
     Retire(Incarnation),
+    /// Have it write down its stacks and end.
+    Dump(Incarnation),
     /// End it at once.
     Kill(Incarnation),
     /// Its process is gone: end its leases, one by one.
@@ -114,6 +131,7 @@ pub struct Supervisor {
     phase: Phase,
     next: Incarnation,
     failed_starts: u32,
+    holding: bool,
     finished: bool,
 }
 
@@ -126,6 +144,7 @@ impl Supervisor {
             phase: Phase::Open,
             next: first,
             failed_starts: 0,
+            holding: false,
             finished: false,
         }
     }
@@ -152,7 +171,7 @@ impl Supervisor {
     /// Whether a `Wanted` would start somebody.
     #[must_use]
     pub fn has_vacancy(&self) -> bool {
-        self.phase <= Phase::Closing && self.seats.contains(&Seat::Vacant)
+        self.phase <= Phase::Closing && !self.holding && self.seats.contains(&Seat::Vacant)
     }
 
     /// One step.
@@ -165,7 +184,7 @@ impl Supervisor {
                     && self.seats[seat] == Seat::Starting(one)
                 {
                     self.seats[seat] = Seat::Ready(one);
-                    self.failed_starts = 0;
+                    self.go_on();
                 }
             }
             Event::SetupFailed(one, why) => {
@@ -180,6 +199,15 @@ impl Supervisor {
                     self.count_failure(why, &mut todo);
                 }
             }
+            Event::StartsLost(these, why) => {
+                let seats: Vec<_> = these.iter().filter_map(|one| self.seat_of(*one)).collect();
+                for seat in &seats {
+                    self.seats[*seat] = Seat::Vacant;
+                }
+                if !seats.is_empty() {
+                    self.count_failure(why, &mut todo);
+                }
+            }
             Event::Spent(one) => {
                 if let Some(seat) = self.seat_of(one)
                     && self.seats[seat] == Seat::Ready(one)
@@ -188,6 +216,8 @@ impl Supervisor {
                     todo.push(Instruction::Retire(one));
                 }
             }
+            Event::Overdue(one) => self.condemn(one, Instruction::Dump(one), &mut todo),
+            Event::Condemned(one) => self.condemn(one, Instruction::Kill(one), &mut todo),
             Event::Exited(one) => {
                 if let Some(seat) = self.seat_of(one) {
                     let was = std::mem::replace(&mut self.seats[seat], Seat::Vacant);
@@ -195,6 +225,8 @@ impl Supervisor {
                     if matches!(was, Seat::Starting(_)) {
                         let why = "workers end before they are ready for tasks".to_owned();
                         self.count_failure(why, &mut todo);
+                    } else {
+                        self.go_on();
                     }
                 }
             }
@@ -224,8 +256,15 @@ impl Supervisor {
         self.seats.iter().position(|seat| seat.incarnation() == Some(one))
     }
 
+    fn condemn(&mut self, one: Incarnation, how: Instruction, todo: &mut Vec<Instruction>) {
+        if let Some(seat) = self.seat_of(one) {
+            self.seats[seat] = Seat::Retiring(one);
+            todo.push(how);
+        }
+    }
+
     fn start(&mut self, todo: &mut Vec<Instruction>) {
-        if self.phase > Phase::Closing {
+        if !self.has_vacancy() {
             return;
         }
         if let Some(seat) = self.seats.iter().position(|seat| *seat == Seat::Vacant) {
@@ -239,8 +278,16 @@ impl Supervisor {
     fn count_failure(&mut self, why: String, todo: &mut Vec<Instruction>) {
         self.failed_starts += 1;
         if self.failed_starts >= FAILED_STARTS {
-            self.give_up(why, todo);
+            self.holding = self.seats.iter().any(|seat| *seat != Seat::Vacant);
+            if !self.holding {
+                self.give_up(why, todo);
+            }
         }
+    }
+
+    fn go_on(&mut self) {
+        self.failed_starts = 0;
+        self.holding = false;
     }
 
     fn give_up(&mut self, why: String, todo: &mut Vec<Instruction>) {
@@ -305,6 +352,43 @@ mod tests {
     }
 
     #[test]
+    fn a_pool_goes_on_with_whom_it_has() {
+        let mut pool = Supervisor::new(2, 100);
+        pool.handle(Event::Wanted);
+        pool.handle(Event::Ready(100));
+        for one in 101..104 {
+            assert_eq!(pool.handle(Event::Wanted), [Instruction::Start(1, one)]);
+            assert_eq!(pool.handle(Event::StartRefused(one, "no room".into())), []);
+        }
+        assert!(!pool.has_vacancy());
+        assert_eq!(pool.handle(Event::Wanted), [], "it holds");
+        assert_eq!(pool.handle(Event::Exited(100)), [Instruction::Recover(100)]);
+        assert!(pool.has_vacancy(), "there may be room now");
+        for one in 104..106 {
+            pool.handle(Event::Wanted);
+            assert_eq!(pool.handle(Event::StartRefused(one, "no room".into())), []);
+        }
+        pool.handle(Event::Wanted);
+        let end = pool.handle(Event::StartRefused(106, "no room".into()));
+        assert_eq!(end, [Instruction::Break("no room".into()), Instruction::Finished]);
+    }
+
+    #[test]
+    fn starts_that_are_lost_together_are_one_failure() {
+        let mut pool = Supervisor::new(4, 100);
+        for round in 0..2 {
+            let these: Vec<_> = (0..4).map(|seat| 100 + round * 4 + seat).collect();
+            for _ in 0..4 {
+                pool.handle(Event::Wanted);
+            }
+            assert_eq!(pool.handle(Event::StartsLost(these, "gone".into())), []);
+        }
+        pool.handle(Event::Wanted);
+        let end = pool.handle(Event::StartsLost(vec![108, 99], "gone".into()));
+        assert_eq!(end, [Instruction::Break("gone".into()), Instruction::Finished]);
+    }
+
+    #[test]
     fn a_failed_setup_breaks_the_pool_at_once() {
         let mut pool = Supervisor::new(2, 100);
         pool.handle(Event::Wanted);
@@ -316,6 +400,20 @@ mod tests {
         assert_eq!(pool.handle(Event::SetupFailed(100, "boom".into())), [], "told once");
     }
 
+    #[test]
+    fn a_condemned_worker_is_replaced_once_it_is_gone() {
+        let mut pool = Supervisor::new(1, 100);
+        pool.handle(Event::Wanted);
+        pool.handle(Event::Ready(100));
+        assert_eq!(pool.handle(Event::Overdue(100)), [Instruction::Dump(100)]);
+        assert_eq!(pool.handle(Event::Wanted), [], "its seat is taken");
+        assert_eq!(pool.handle(Event::Spent(100)), [], "it is on its way out");
+        assert_eq!(pool.handle(Event::Condemned(100)), [Instruction::Kill(100)]);
+        assert_eq!(pool.handle(Event::Exited(100)), [Instruction::Recover(100)]);
+        assert_eq!(pool.handle(Event::Condemned(100)), [], "too late");
+        assert_eq!(pool.handle(Event::Wanted), [Instruction::Start(0, 101)]);
+    }
+
     fn event() -> impl Strategy<Value = Event> {
         let one = 100_u64..112;
         prop_oneof![
@@ -323,7 +421,11 @@ mod tests {
             4 => one.clone().prop_map(Event::Ready),
             1 => one.clone().prop_map(|i| Event::SetupFailed(i, "x".into())),
             1 => one.clone().prop_map(|i| Event::StartRefused(i, "x".into())),
+            1 => prop::collection::vec(one.clone(), 0..4)
+                .prop_map(|these| Event::StartsLost(these, "x".into())),
             2 => one.clone().prop_map(Event::Spent),
+            1 => one.clone().prop_map(Event::Overdue),
+            1 => one.clone().prop_map(Event::Condemned),
             4 => one.prop_map(Event::Exited),
             1 => Just(Event::Close),
             1 => Just(Event::Drained),
@@ -332,19 +434,27 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever comes in whatever order: an incarnation is started once, recovered at most
-        /// once and only after its start; nobody is started after the end; the pool breaks at
-        /// most once; it finishes once, with nobody left.
+        /// Whatever comes in whatever order: *an incarnation is started once*, *recovered at most
+        /// once and only after its start*; *who is told to end, or ended, is there*, and *only
+        /// its exit gives its seat to another*; *nobody is started after the end*; *the pool
+        /// breaks at most once*; *it finishes once, with nobody left*.
         #[test]
         fn invariants(events in prop::collection::vec(event(), 0..60)) {
             let mut pool = Supervisor::new(3, 100);
             let (mut started, mut gone) = (Vec::new(), Vec::new());
+            let mut condemned = Vec::new();
             let (mut broken, mut finished) = (0, 0);
             for event in events {
-                let refused = match &event {
-                    Event::StartRefused(one, _) if started.contains(one) => Some(*one),
-                    _ => None,
+                let refused: Vec<_> = match &event {
+                    Event::StartRefused(one, _) => vec![*one],
+                    Event::StartsLost(these, _) => these.clone(),
+                    _ => Vec::new(),
                 };
+                let refused: Vec<_> =
+                    refused.into_iter().filter(|one| started.contains(one)).collect();
+                if let Event::Overdue(one) | Event::Condemned(one) = &event {
+                    condemned.extend(started.contains(one).then_some(*one));
+                }
                 let was_ended = pool.phase() > Phase::Closing;
                 for instruction in pool.handle(event) {
                     match instruction {
@@ -356,16 +466,28 @@ mod tests {
                             prop_assert!(started.contains(&one) && !gone.contains(&one));
                             gone.push(one);
                         }
-                        Instruction::Retire(one) | Instruction::Kill(one) => {
+                        Instruction::Retire(one) => {
+                            prop_assert!(started.contains(&one) && !gone.contains(&one));
+                            prop_assert!(!condemned.contains(&one) || pool.phase() == Phase::Ending);
+                        }
+                        Instruction::Kill(one) | Instruction::Dump(one) => {
                             prop_assert!(started.contains(&one) && !gone.contains(&one));
                         }
                         Instruction::Break(_) => broken += 1,
                         Instruction::Finished => finished += 1,
                     }
                 }
-                if let Some(one) = refused && !gone.contains(&one) {
-                    gone.push(one);
+                for one in refused {
+                    if !gone.contains(&one) {
+                        gone.push(one);
+                    }
                 }
+                prop_assert!(
+                    pool.phase() > Phase::Closing
+                        || pool.has_vacancy()
+                        || pool.seats.iter().any(|seat| *seat != Seat::Vacant),
+                    "nobody works, and nobody would be started"
+                );
                 let alive = started.iter().filter(|one| !gone.contains(one)).count();
                 prop_assert!(alive <= 3);
                 prop_assert!(finished == 0 || alive == 0);

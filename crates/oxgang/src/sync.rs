@@ -200,12 +200,6 @@ struct Known {
 }
 
 static KNOWN: Mutex<Option<Known>> = Mutex::new(None);
-static FORKS: AtomicU64 = AtomicU64::new(0);
-
-/// To be called before each fork of this process: what exists now may be another's as well.
-pub fn forking() {
-    FORKS.fetch_add(1, Ordering::Relaxed);
-}
 
 fn known() -> MutexGuard<'static, Option<Known>> {
     KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
@@ -294,7 +288,7 @@ impl Place {
         let (shared, slot) = Known::of_now(&mut known()).make_slot()?;
         let at = layout::slot(slot).ok_or_else(|| std::io::Error::other("no such slot"))?;
         layout::set_up(&shared.words, at, kind, constant);
-        let made = Some((generation(), FORKS.load(Ordering::Relaxed)));
+        let made = Some((generation(), crate::forks()));
         Ok(Self { shared, slot, at, constant, kind, made, shown: AtomicBool::new(false) })
     }
 
@@ -389,7 +383,7 @@ fn open_at(pid: u32, fd: i32, serial: u64) -> Result<Shared> {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let now = (generation(), FORKS.load(Ordering::Relaxed));
+        let now = (generation(), crate::forks());
         if self.made == Some(now) && !self.shown.load(Ordering::Relaxed) {
             self.nodes().forget(self.slot);
             self.shared.free().push(self.slot);

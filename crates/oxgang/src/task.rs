@@ -3,8 +3,14 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use oxgang_os::process::Exit;
+use oxgang_os::Result;
 use oxgang_shm::arena::Block;
+use oxgang_shm::channel::{ATTACHED, IN_BLOCK, Shape};
+
+use crate::store::{Blocks, Received, Store, Stored};
+use crate::wire;
+
+use crate::limits::{Death, TaskOptions, Tries};
 
 /// Number of a task, unique in this process.
 pub type TaskId = u64;
@@ -26,30 +32,107 @@ impl Callable {
     }
 }
 
-/// How a worker was lost, as much as is known.
+/// What a task was lost by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Crash {
-    /// The task that it had begun.
+    /// The task that a worker had begun.
     pub task: TaskId,
-    /// The worker's process number.
-    pub pid: i32,
-    /// How the process ended.
-    pub exit: Exit,
+    /// How that worker ended.
+    pub death: Death,
+    /// And those of the tries before, the first one first.
+    pub earlier: Vec<Death>,
 }
 
 /// What becomes of a task. Exactly one of these.
 #[derive(Debug)]
 pub enum Outcome {
     /// It returned; the encoded result.
-    Result(Vec<u8>),
+    Result(Body),
     /// It raised; the encoded error.
-    Failure(Vec<u8>),
+    Failure(Body),
     /// Its worker ended while it ran.
     Crashed(Crash),
     /// The pool cannot go on; why.
     Broken(Arc<str>),
     /// It was taken back before it began.
     Cancelled,
+}
+
+/// Bytes that came from another process, and blocks that came with them.
+#[derive(Debug, Default)]
+pub struct Body {
+    pub(crate) inline: Vec<u8>,
+    pub(crate) blocks: Option<Box<BodyBlocks>>,
+}
+
+/// What few bodies have.
+#[derive(Debug, Default)]
+pub(crate) struct BodyBlocks {
+    /// Where the bytes are if they are long.
+    pub block: Option<Received>,
+    pub attached: Vec<Arc<Received>>,
+}
+
+/// A payload that goes nowhere.
+impl From<Payload> for Body {
+    fn from(payload: Payload) -> Self {
+        Self { inline: payload.parts().concat(), ..Self::default() }
+    }
+}
+
+impl Body {
+    fn block(&self) -> Option<&Received> {
+        self.blocks.as_ref()?.block.as_ref()
+    }
+
+    /// How many bytes.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.block().map_or(self.inline.len(), Received::length)
+    }
+
+    /// Copies a part of the bytes out.
+    ///
+    /// # Errors
+    /// If they are fewer, or their memory cannot be mapped.
+    pub fn read(&self, at: usize, into: &mut [u8]) -> Result<()> {
+        match self.block() {
+            Some(block) => block.read(at, into),
+            None => {
+                let part = self.inline.get(at..at + into.len());
+                into.copy_from_slice(part.ok_or_else(|| std::io::Error::other("too few bytes"))?);
+                Ok(())
+            }
+        }
+    }
+
+    /// The bytes, if they are short enough to have come without a block.
+    #[must_use]
+    pub fn inline(&self) -> Option<&[u8]> {
+        self.block().is_none().then_some(&self.inline)
+    }
+
+    /// All bytes, copied.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn to_vec(&self) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(self.length()).map_err(std::io::Error::other)?;
+        bytes.resize(self.length(), 0);
+        self.read(0, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    pub(crate) fn has_blocks(&self) -> bool {
+        self.blocks.is_some()
+    }
+
+    /// The blocks that came along, in the sender's order.
+    #[must_use]
+    pub fn attached(&self) -> &[Arc<Received>] {
+        self.blocks.as_ref().map_or(&[], |blocks| &blocks.attached)
+    }
 }
 
 /// Somebody to tell. Called with the pool's lock held: it must not block, nor call the pool.
@@ -62,31 +145,168 @@ pub trait Completion: std::any::Any + Send + Sync {
     fn complete(self: Arc<Self>, outcome: Outcome) -> bool;
 }
 
-/// A call's bytes, in two parts so that neither need be copied to stand behind the other.
+/// Bytes of somebody else's, which stay where they are.
+pub type Foreign = Box<dyn AsRef<[u8]> + Send + Sync>;
+
+/// Bytes for another process, partly where they came from, so that they need not be copied to
+/// stand in a row, and blocks that go along.
 #[derive(Default)]
 pub struct Payload {
     head: Vec<u8>,
-    body: Option<Box<dyn AsRef<[u8]> + Send + Sync>>,
+    more: Option<Box<More>>,
 }
 
+/// What few payloads have.
+#[derive(Default)]
+struct More {
+    /// What stands in between, and before which byte of the head; in this order.
+    inserts: Vec<(usize, Foreign)>,
+    /// All of that, once it has been put into a store: it is not kept twice.
+    stored: Option<Arc<Stored>>,
+    attached: Vec<Arc<Stored>>,
+    late: Option<Late>,
+}
+
+/// What a payload will be made of, once there is room for it: whatever the pool's user needs for
+/// that. See [`Pool::encoded`](crate::Pool::encoded).
+pub type Late = Arc<dyn std::any::Any + Send + Sync>;
+
 impl Payload {
-    /// `head`, and behind it `body`, which stays where it is.
+    /// `head`, with each of `inserts` standing before the byte of `head` that its number names.
+    ///
+    /// # Panics
+    /// If the numbers are not in order, or beyond `head`.
+    #[must_use]
+    pub fn spliced(head: Vec<u8>, inserts: Vec<(usize, Foreign)>) -> Self {
+        assert!(inserts.is_sorted_by_key(|(at, _)| at));
+        assert!(inserts.last().is_none_or(|(at, _)| *at <= head.len()));
+        let more = (!inserts.is_empty()).then(|| Box::new(More { inserts, ..More::default() }));
+        Self { head, more }
+    }
+
+    /// `head`, and behind it `body`.
     pub fn new(head: Vec<u8>, body: impl AsRef<[u8]> + Send + Sync + 'static) -> Self {
-        Self { head, body: Some(Box::new(body)) }
+        let end = head.len();
+        Self::spliced(head, vec![(end, Box::new(body))])
     }
 
-    pub(crate) fn parts(&self) -> [&[u8]; 2] {
-        [&self.head, self.body.as_ref().map_or(&[], |body| (**body).as_ref())]
+    /// One that the driver's user makes of this when it is asked to.
+    #[must_use]
+    pub fn late(late: Late) -> Self {
+        let more = More { late: Some(late), ..More::default() };
+        Self { head: Vec::new(), more: Some(Box::new(more)) }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.parts().iter().map(|part| part.len()).sum()
+    /// What it is to be made of, if it has yet to be made.
+    pub(crate) fn is_late(&self) -> Option<&Late> {
+        self.more.as_ref()?.late.as_ref()
     }
+
+    /// Lets blocks go along, [`MOST_ATTACHED`](wire::MOST_ATTACHED) at most. They must be of the
+    /// store of the pool, or of the worker, that sends the payload.
+    #[must_use]
+    pub fn with(mut self, attached: Vec<Arc<Stored>>) -> Self {
+        if !attached.is_empty() {
+            self.more.get_or_insert_default().attached = attached;
+        }
+        self
+    }
+
+    fn parts(&self) -> Vec<&[u8]> {
+        let inserts = self.more.as_ref().map_or(&[][..], |more| &more.inserts);
+        let mut parts = Vec::with_capacity(2 * inserts.len() + 1);
+        let mut from = 0;
+        for (at, insert) in inserts {
+            parts.extend([&self.head[from..*at], (**insert).as_ref()]);
+            from = *at;
+        }
+        parts.push(&self.head[from..]);
+        parts
+    }
+
+    /// How many bytes, without blocks that go along.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        let Some(more) = &self.more else { return self.head.len() };
+        let inserted = || more.inserts.iter().map(|(_, insert)| (**insert).as_ref().len());
+        match &more.stored {
+            Some(stored) => stored.length() as usize,
+            None => self.head.len() + inserted().sum::<usize>(),
+        }
+    }
+
+    /// Bytes that it holds outside of a store.
+    pub(crate) fn held(&self) -> u64 {
+        let stored = self.more.as_ref().is_some_and(|more| more.stored.is_some());
+        if stored { 0 } else { self.length() as u64 }
+    }
+
+    /// Puts long bytes into the store; short ones stay, for the frame. Done without the pool's
+    /// lock if it is done before the payload is handed in.
+    ///
+    /// # Errors
+    /// If there is no memory for it; nothing has changed then.
+    pub fn settle(&mut self, store: &Arc<Store>) -> Result<()> {
+        let (attached, stored) =
+            self.more.as_ref().map_or((0, false), |m| (m.attached.len(), m.stored.is_some()));
+        let length = self.length() + 8 + attached * Block::BYTES;
+        if !stored && length > Shape::STANDARD.longest_inline() {
+            let stored = store.put(&self.parts())?;
+            self.head = Vec::new();
+            let more = self.more.get_or_insert_default();
+            more.inserts = Vec::new();
+            more.stored = Some(stored);
+        }
+        Ok(())
+    }
+
+    /// Flags and content of the frame that carries it. It must have been settled.
+    pub(crate) fn frame<T>(&self, kind: u8, push: impl FnOnce(u8, &[&[u8]]) -> T) -> T {
+        let Some(more) = &self.more else { return push(kind, &[&self.head]) };
+        let described = more.stored.as_ref().map(|stored| stored.block().to_bytes());
+        let kind = if described.is_some() { kind | IN_BLOCK } else { kind };
+        let content: Vec<&[u8]> = match &described {
+            Some(bytes) => vec![bytes],
+            None => self.parts(),
+        };
+        if more.attached.is_empty() {
+            return push(kind, &content);
+        }
+        let mut table = Vec::with_capacity(8 + more.attached.len() * Block::BYTES);
+        table.extend_from_slice(&(more.attached.len() as u64).to_le_bytes());
+        for stored in &more.attached {
+            table.extend_from_slice(&stored.block().to_bytes());
+        }
+        push(kind | ATTACHED, &[&[table.as_slice()], content.as_slice()].concat())
+    }
+
+    /// The blocks that go along.
+    pub(crate) fn attached(&self) -> &[Arc<Stored>] {
+        self.more.as_ref().map_or(&[], |more| &more.attached)
+    }
+
+    /// The blocks that it holds.
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = &Arc<Stored>> {
+        let stored = self.more.as_ref().and_then(|more| more.stored.as_ref());
+        stored.into_iter().chain(self.attached())
+    }
+}
+
+/// Splits a frame's bytes into the blocks that came along and the rest.
+pub(crate) fn split_attached(bytes: &[u8], blocks: &Blocks) -> Result<(Vec<Block>, usize)> {
+    let nonsense = || std::io::Error::other("a frame's list of blocks makes no sense");
+    let count = bytes.first_chunk().map(|count| u64::from_le_bytes(*count));
+    let count = count.filter(|count| *count <= wire::MOST_ATTACHED as u64);
+    let count = count.ok_or_else(nonsense)? as usize;
+    let end = 8 + count * Block::BYTES;
+    let table = bytes.get(8..end).ok_or_else(nonsense)?;
+    let found = table.chunks_exact(Block::BYTES).map(|description| blocks.find(description));
+    Ok((found.collect::<Result<_>>()?, end))
 }
 
 impl From<Vec<u8>> for Payload {
     fn from(head: Vec<u8>) -> Self {
-        Self { head, body: None }
+        Self { head, more: None }
     }
 }
 
@@ -96,8 +316,8 @@ pub struct Task {
     pub(crate) callable: Arc<Callable>,
     pub(crate) payload: Payload,
     pub(crate) completion: Arc<dyn Completion>,
-    /// Where the payload is, once it has been put into the pool's arena: it is not kept twice.
-    pub(crate) block: Option<Block>,
+    pub(crate) options: Option<Arc<TaskOptions>>,
+    pub(crate) tries: Option<Box<Tries>>,
 }
 
 impl Task {
@@ -109,7 +329,15 @@ impl Task {
         payload: impl Into<Payload>,
         completion: Arc<dyn Completion>,
     ) -> Self {
-        Self { id, callable, payload: payload.into(), completion, block: None }
+        let payload = payload.into();
+        Self { id, callable, payload, completion, options: None, tries: None }
+    }
+
+    /// With limits, or further tries.
+    #[must_use]
+    pub fn with_options(mut self, options: Option<Arc<TaskOptions>>) -> Self {
+        self.options = options.filter(|options| options.asks_for_something());
+        self
     }
 }
 

@@ -125,71 +125,162 @@ pub type Renew = Box<dyn Fn() -> Result<Arc<Template>> + Send + Sync>;
 /// memory, say): the workers that it has forked live on, and the next one comes from another.
 pub struct TemplateStarter {
     renew: Renew,
-    current: Mutex<Option<(Arc<Template>, Arc<Link>)>>,
+    current: Mutex<Option<Connection>>,
+    /// Notices of templates that have been replaced.
+    kept: Mutex<Vec<Notice>>,
+}
+
+/// A pool's dealings with one template.
+struct Connection {
+    template: Arc<Template>,
+    link: Arc<Link>,
+    /// Starts that it was asked for and has not told of.
+    waiting: Vec<Incarnation>,
+    /// Processes that it will tell the end of.
+    children: Vec<(Incarnation, i32)>,
+}
+
+impl Connection {
+    fn hear(&mut self, notice: &Notice) {
+        match notice {
+            Notice::Started(one, process) => {
+                self.waiting.retain(|waiting| waiting != one);
+                self.children.push((*one, process.pid));
+            }
+            Notice::Refused(one, _) => self.waiting.retain(|waiting| waiting != one),
+            Notice::Ended(one, _) => self.children.retain(|(child, _)| child != one),
+            Notice::Lost(..) => {}
+        }
+    }
+
+    /// What has come by now; `true`: and nothing more will.
+    fn receive(&mut self, notices: &mut Vec<Notice>) -> bool {
+        loop {
+            match self.link.receive(true) {
+                Ok(Some(message)) => {
+                    if let Some(notice) = notice(message) {
+                        self.hear(&notice);
+                        notices.push(notice);
+                    }
+                }
+                Ok(None) => return true,
+                Err(error) => return error.kind() != std::io::ErrorKind::WouldBlock,
+            }
+        }
+    }
+
+    fn lost(self) -> Notice {
+        Notice::Lost(self.waiting, "the template process has ended".to_owned())
+    }
 }
 
 impl TemplateStarter {
     /// By whatever template `renew` gives when one is needed.
     #[must_use]
     pub fn new(renew: Renew) -> Self {
-        Self { renew, current: Mutex::new(None) }
+        Self { renew, current: Mutex::new(None), kept: Mutex::default() }
     }
 
-    fn current(&self) -> std::sync::MutexGuard<'_, Option<(Arc<Template>, Arc<Link>)>> {
+    fn current(&self) -> std::sync::MutexGuard<'_, Option<Connection>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn link(&self) -> Result<Arc<Link>> {
-        if let Some((template, link)) = &*self.current()
-            && template.alive()
-        {
-            return Ok(link.clone());
+    fn kept(&self) -> std::sync::MutexGuard<'_, Vec<Notice>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the dealings with a template that is of no use any more, keeping what it has told.
+    fn part(&self, link: Option<&Arc<Link>>) {
+        let parted = {
+            let mut current = self.current();
+            let same = |now: &mut Connection| link.is_none_or(|link| Arc::ptr_eq(&now.link, link));
+            current.take_if(same)
+        };
+        if let Some(mut parted) = parted {
+            let mut notices = Vec::new();
+            parted.receive(&mut notices);
+            notices.push(parted.lost());
+            self.kept().extend(notices);
         }
+    }
+
+    fn link(&self) -> Result<Arc<Link>> {
+        if let Some(now) = &*self.current()
+            && now.template.alive()
+        {
+            return Ok(now.link.clone());
+        }
+        self.part(None);
         // called out without the lock
-        let template = (self.renew)()?;
-        let link = template.connect()?;
-        *self.current() = Some((template, link.clone()));
+        let mut template = (self.renew)()?;
+        let link = template.connect().or_else(|_| {
+            // it is about to end
+            template.end()?;
+            template = (self.renew)()?;
+            template.connect()
+        })?;
+        let (waiting, children) = (Vec::new(), Vec::new());
+        *self.current() = Some(Connection { template, link: link.clone(), waiting, children });
         Ok(link)
+    }
+
+    /// Asks the template of the moment for a worker; `false` if it is gone, or about to go.
+    fn ask(&self, invitation: &Invitation<'_>) -> Result<bool> {
+        let link = self.link()?;
+        let one = invitation.incarnation;
+        match &mut *self.current() {
+            // before it is asked, since it may answer at once
+            Some(now) if Arc::ptr_eq(&now.link, &link) => now.waiting.push(one),
+            _ => return Ok(false),
+        }
+        let fds = [invitation.channel, invitation.pool, invitation.wake];
+        let sent = link.send(&numbers(b'S', &[one]), &fds);
+        if sent.is_err() {
+            let mut gone = None;
+            if let Some(now) = &mut *self.current() {
+                now.waiting.retain(|waiting| *waiting != one);
+                gone = Arc::ptr_eq(&now.link, &link).then(|| now.template.clone());
+            }
+            self.part(Some(&link));
+            // links close before a process has ended; nobody shall take it for alive meanwhile
+            gone.map_or(Ok(()), |template| template.end())?;
+        }
+        Ok(sent.is_ok())
     }
 }
 
 impl Starter for TemplateStarter {
     fn start(&self, invitation: Invitation<'_>) -> Result<Option<Process>> {
-        let bytes = numbers(b'S', &[invitation.incarnation]);
-        let fds = [invitation.channel, invitation.pool, invitation.wake];
-        self.link()?.send(&bytes, &fds)?;
-        Ok(None)
+        // one template may end at this moment; a second one that does so has a reason to
+        if self.ask(&invitation)? || self.ask(&invitation)? {
+            return Ok(None);
+        }
+        Err(std::io::Error::other("the template process has ended"))
     }
 
     fn notice_link(&self) -> Option<Arc<Link>> {
-        self.current().as_ref().map(|(_, link)| link.clone())
+        self.current().as_ref().map(|now| now.link.clone())
     }
 
     fn notices(&self) -> Vec<Notice> {
-        let mut notices = Vec::new();
-        let Some(link) = self.notice_link() else { return notices };
-        loop {
-            match link.receive(true) {
-                Ok(Some(message)) => notices.extend(notice(message)),
-                Ok(None) => {
-                    // a link that has closed stays readable for ever: it is told of once
-                    let mut current = self.current();
-                    if current.as_ref().is_some_and(|(_, now)| Arc::ptr_eq(now, &link)) {
-                        *current = None;
-                    }
-                    notices.push(Notice::Lost("the template process has ended".to_owned()));
-                    return notices;
-                }
-                Err(_) => return notices,
-            }
+        let mut notices = std::mem::take(&mut *self.kept());
+        let mut current = self.current();
+        // a link that has closed stays readable for ever: it is told of once
+        if current.as_mut().is_some_and(|now| now.receive(&mut notices)) {
+            notices.extend(current.take().map(Connection::lost));
         }
+        notices
     }
 
-    fn exit(&self, _process: &Process) -> Option<Exit> {
-        // the template reaps and tells; without one nobody can
-        self.notice_link().is_none().then_some(Exit::Unknown)
+    fn exit(&self, process: &Process) -> Option<Exit> {
+        // the template that forked it reaps it and tells; without that one nobody can
+        let told = |now: &Connection| now.children.iter().any(|(_, pid)| *pid == process.pid);
+        (!self.current().as_ref().is_some_and(told)).then_some(Exit::Unknown)
     }
 }
+
+/// What it means if a message has arrived without what was sent along.
+const NO_DESCRIPTOR: &str = "a worker's descriptors did not arrive: too many open files";
 
 fn notice(message: Message) -> Option<Notice> {
     let bytes = &message.bytes;
@@ -197,8 +288,10 @@ fn notice(message: Message) -> Option<Notice> {
     match bytes[0] {
         b's' => {
             let pid = i32::try_from(number(bytes, 1)?).ok()?;
-            let fd = message.fds.into_iter().next()?;
-            Some(Notice::Started(one, Process::adopt(pid, fd)))
+            Some(match message.fds.into_iter().next() {
+                Some(fd) => Notice::Started(one, Process::adopt(pid, fd)),
+                None => Notice::Refused(one, NO_DESCRIPTOR.to_owned()),
+            })
         }
         b'r' => Some(Notice::Refused(one, String::from_utf8_lossy(&bytes[9..]).into_owned())),
         b'e' => {
@@ -274,11 +367,11 @@ impl Server {
         };
         match message.bytes.first() {
             Some(b'L') => {
-                if let Some(line) = message.fds.pop() {
-                    match process::hold(line.as_fd()) {
-                        Ok(held) => self.lifeline = Some((line, held)),
-                        Err(_) => return Ok(Some(Order::End)),
-                    }
+                // nothing may be started that would not end with the owner
+                let Some(line) = message.fds.pop() else { return Ok(Some(Order::End)) };
+                match process::hold(line.as_fd()) {
+                    Ok(held) => self.lifeline = Some((line, held)),
+                    Err(_) => return Ok(Some(Order::End)),
                 }
                 Ok(None)
             }
@@ -288,8 +381,16 @@ impl Server {
             }
             Some(b'P') => Ok(Some(Order::Prepare(message.bytes[1..].to_vec()))),
             Some(b'S') => {
+                let one = number(&message.bytes, 0);
                 message.bytes.remove(0);
-                Ok(Some(Order::Fork(Invited::from_message(message)?, index)))
+                match (Invited::from_message(message), one) {
+                    (Ok(invited), _) => Ok(Some(Order::Fork(invited, index))),
+                    (Err(_), Some(one)) => {
+                        self.refused(index, one, NO_DESCRIPTOR);
+                        Ok(None)
+                    }
+                    (Err(error), None) => Err(error),
+                }
             }
             _ => Ok(None),
         }
@@ -317,12 +418,20 @@ impl Server {
         });
     }
 
-    /// Parent, after the fork: the child has this number. It has not been reaped.
+    /// Parent, after the fork: the child has this number. It has not been reaped. If there is no
+    /// handle to be had for it, it is ended again, and that is a refusal.
     ///
     /// # Errors
-    /// If the kernel has no handle for it.
+    /// If it is no child.
     pub fn started(&mut self, index: usize, one: Incarnation, pid: i32) -> Result<()> {
-        let child = Process::open(pid)?;
+        let child = match Process::open(pid) {
+            Ok(child) => child,
+            Err(error) => {
+                process::end_child(pid)?;
+                self.refused(index, one, &error.to_string());
+                return Ok(());
+            }
+        };
         if let Some(link) = &self.links[index] {
             let told = numbers(b's', &[one, pid as u64]);
             let _gone = link.send(&told, &[child.as_fd()]);

@@ -1,20 +1,24 @@
 //! What a pool knows, and its every move: queue, workers, sending, taking in, recovery. One
 //! lock around it; nothing in here waits.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use oxgang_os::Result;
+use oxgang_os::event::WakeUp;
+use oxgang_os::memory::OutOfMemory;
 use oxgang_os::process::Process;
 use oxgang_os::segment::Segment;
-use oxgang_shm::arena::Block;
 use oxgang_shm::ring::FIRST_INCARNATION;
 use oxgang_shm::watch::{Interest, Watch};
 
 use super::life::{Answer, Life, Sent};
-use crate::segment::{BlockWriter, Mapped};
+use crate::limits::{Moment, NEVER};
+use crate::segment::Mapped;
+use crate::store::Store;
 use crate::supervisor::{Event, Incarnation, Instruction, Phase, Supervisor};
-use crate::task::{Completion, Crash, Outcome, Payload, Task, TaskId};
+use crate::task::{Completion, Late, Outcome, Payload, Task, TaskId};
 use crate::wire;
 
 /// Work that a worker should have ahead of it, so that it need not wait for the next task.
@@ -24,6 +28,11 @@ const MOST_AHEAD: u64 = 512;
 /// Tasks that may be queued behind others before the queue's state is looked at again.
 const LOOK_EVERY: usize = 16;
 
+/// After this long without an answer the pool tidies up.
+const TIDY: Duration = Duration::from_secs(1);
+/// Of so many tasks at the front of the queue the payloads are made ahead, if there is room.
+const MADE_AHEAD: usize = 64;
+
 /// Counters, for people.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -31,18 +40,33 @@ pub struct Counters {
     pub submitted: u64,
     /// Tasks that were answered, by a result or by an error.
     pub answered: u64,
-    /// Tasks that were lost with their worker.
+    /// Tasks that were lost with their worker, each time that they were.
     pub lost: u64,
+    /// Tasks whose worker was ended for their sake: by a limit, or since somebody wanted it.
+    pub stopped: u64,
+    /// Further tries of tasks.
+    pub retried: u64,
     /// Tasks that were taken back and sent elsewhere.
     pub moved: u64,
     /// Workers that were started.
     pub started: u64,
-    /// Workers that ended without being told to.
+    /// Workers that ended without being told to, and without being ended by the pool.
     pub crashed: u64,
 }
 
 pub(super) struct Core {
     pub queue: VecDeque<Task>,
+    /// Tasks that are to be tried again, by when.
+    pub later: BTreeMap<(Moment, TaskId), Task>,
+    /// When the driver will look after limits and later tries, as it knows itself.
+    pub promised: Moment,
+    /// That has moved: it must be woken.
+    pub hurry: bool,
+    /// Whether any task has ever had options.
+    pub overseeing: bool,
+    pub out_of_memory: OutOfMemory,
+    /// The kernel's last kills for want of memory, and when they were noticed.
+    pub kills: (Moment, u64),
     pub lives: Vec<Life>,
     pub supervisor: Supervisor,
     pub counters: Counters,
@@ -51,15 +75,29 @@ pub(super) struct Core {
     pub starts: Vec<(usize, Incarnation)>,
     /// Completions that asked to be told by the driver.
     pub attention: Vec<Arc<dyn Completion>>,
-    /// Completions that are done with: to be dropped without the lock.
+    /// Done with: to be dropped without the lock.
     pub spent: Vec<Arc<dyn Completion>>,
+    /// Payloads that were never made: what they were to be made of is somebody's objects.
+    pub spent_payloads: Vec<Payload>,
+    /// Tasks in the queue whose payload has yet to be made.
+    late: usize,
+    /// The driver has been told of them.
+    pub late_said: bool,
+    /// Bytes of unfinished calls that may be held; beyond, payloads are made late.
+    room: u64,
+    /// Bytes of unfinished calls outside of the store.
+    held: u64,
+    /// Blocks have been used: when nothing happens for a while, there is something to tidy up.
+    untidy: bool,
+    /// Since when the driver has known of that, and how many answers there were then.
+    quiet: Option<(Instant, u64)>,
+    wake: Arc<WakeUp>,
     /// Unfinished tasks that will ask for it, and waiters that do not lead.
     pub watched: isize,
     interest: Interest,
-    arena: BlockWriter,
-    setup: Vec<u8>,
-    /// Where the setup is if it is long: lent for the pool's life, every worker reads it.
-    setup_block: Option<Block>,
+    store: Arc<Store>,
+    /// Every worker reads it.
+    setup: Payload,
     tasks_per_worker: Option<u64>,
     average_ns: Option<u64>,
     watch: Watch<Mapped>,
@@ -70,11 +108,19 @@ impl Core {
         max_workers: usize,
         tasks_per_worker: Option<u64>,
         setup: Vec<u8>,
-        arena: BlockWriter,
+        room: u64,
+        store: Arc<Store>,
+        wake: Arc<WakeUp>,
         watch: Watch<Mapped>,
     ) -> Self {
         Self {
             queue: VecDeque::new(),
+            later: BTreeMap::new(),
+            promised: NEVER,
+            hurry: false,
+            overseeing: false,
+            out_of_memory: OutOfMemory::watch(),
+            kills: (0, 0),
             lives: Vec::new(),
             supervisor: Supervisor::new(max_workers, FIRST_INCARNATION),
             counters: Counters::default(),
@@ -82,11 +128,18 @@ impl Core {
             starts: Vec::new(),
             attention: Vec::new(),
             spent: Vec::new(),
+            spent_payloads: Vec::new(),
+            late: 0,
+            late_said: false,
+            room,
+            held: 0,
+            untidy: false,
+            quiet: None,
+            wake,
             watched: 0,
             interest: Interest::Idle,
-            arena,
-            setup,
-            setup_block: None,
+            store,
+            setup: setup.into(),
             tasks_per_worker,
             average_ns: None,
             watch,
@@ -153,7 +206,8 @@ impl Core {
 
     /// Nothing queued, nothing at a worker.
     pub fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.lives.iter().all(|life| life.sent.is_empty())
+        let here = self.queue.is_empty() && self.later.is_empty();
+        here && self.lives.iter().all(|life| life.sent.is_empty())
     }
 
     // -- taking in -----------------------------------------------------------------------
@@ -175,7 +229,7 @@ impl Core {
         }
     }
 
-    fn take_in_from(&mut self, index: usize) {
+    pub fn take_in_from(&mut self, index: usize) {
         let mut any = false;
         loop {
             match self.lives[index].answer() {
@@ -191,9 +245,8 @@ impl Core {
             }
         }
         if any {
-            let read = self.lives[index].callables_read();
-            self.give_back(read);
             let life = &mut self.lives[index];
+            life.forget_callables_read();
             // room has been made; a worker that waits for it must hear of it
             if life.settle_debts().is_err() {
                 life.give_up();
@@ -205,13 +258,24 @@ impl Core {
     fn accept(&mut self, index: usize, answer: Answer) {
         let life = &mut self.lives[index];
         match answer.kind {
-            wire::RESULT | wire::FAILURE => {
+            wire::RESULT | wire::FAILURE | wire::AGAIN => {
                 let Some(sent) = life.answered(answer.id) else {
-                    life.give_up(); // an answer to nothing
-                    return;
+                    if life.ending.is_none() {
+                        life.give_up(); // an answer to nothing
+                    }
+                    return; // or one that comes too late
                 };
+                life.overdue = false;
                 self.learn(answer.aux);
+                let sent = match answer.kind {
+                    wire::AGAIN => match self.try_again(sent) {
+                        Some(sent) => sent,
+                        None => return,
+                    },
+                    _ => sent,
+                };
                 self.counters.answered += 1;
+                self.untidy |= answer.body.has_blocks();
                 let outcome = if answer.kind == wire::RESULT {
                     Outcome::Result(answer.body)
                 } else {
@@ -226,9 +290,13 @@ impl Core {
             }
             wire::SETUP_FAILED => {
                 let one = life.incarnation;
-                let why = String::from_utf8_lossy(&answer.body).into_owned();
+                let why = answer.body.to_vec().unwrap_or_default();
+                let why = String::from_utf8_lossy(&why).into_owned();
                 self.handle(Event::SetupFailed(one, why));
             }
+            wire::KEEP if life.keep(answer.id, answer.aux) => {}
+            wire::RELEASE if life.release(answer.aux) => {}
+            _ if life.ending.is_some() => {} // of a task that has been told its end
             _ => life.give_up(),
         }
     }
@@ -243,18 +311,111 @@ impl Core {
         });
     }
 
-    /// The end of a task's way: its block is free, and who waits is told.
-    fn finish(&mut self, task: Task, outcome: Outcome) {
-        self.give_back(task.block);
-        self.tell(task.completion, outcome);
-    }
-
-    fn tell(&mut self, completion: Arc<dyn Completion>, outcome: Outcome) {
+    /// The end of a task's way: its blocks are let go, and who waits is told.
+    pub fn finish(&mut self, task: Task, outcome: Outcome) {
+        let Task { completion, payload, .. } = task;
+        self.held -= payload.held();
+        self.untidy |= payload.blocks().next().is_some();
+        if payload.is_late().is_some() {
+            self.late -= 1;
+            self.spent_payloads.push(payload);
+        }
         if completion.clone().complete(outcome) {
             self.watched -= 1;
             self.attention.push(completion);
         } else {
             self.spent.push(completion);
+        }
+    }
+
+    // -- payloads that are made late -----------------------------------------------------
+
+    /// Queues a task.
+    pub fn queue(&mut self, task: Task) {
+        self.held += task.payload.held();
+        self.late += usize::from(task.payload.is_late().is_some());
+        self.queue.push_back(task);
+    }
+
+    /// Bytes of unfinished calls.
+    pub fn held_bytes(&self) -> u64 {
+        self.held + self.store.lent_bytes()
+    }
+
+    /// Whether they are as many as may be.
+    pub fn is_full(&self) -> bool {
+        self.held_bytes() >= self.room
+    }
+
+    /// Whether the driver has to hear of something that it has not been told of.
+    pub fn needs_driver(&mut self) -> bool {
+        let late = !self.late_said && self.due().is_some();
+        let untidy = self.untidy && self.quiet.is_none();
+        self.late_said |= late;
+        let hurry = std::mem::take(&mut self.hurry);
+        late || untidy || hurry || !self.attention.is_empty()
+    }
+
+    /// When to tidy up, for the driver, if there is anything to; if that is now, it is done.
+    pub fn tidy(&mut self) -> Option<Duration> {
+        if !self.untidy && !self.lives.iter().any(|life| life.returns.any()) {
+            return None;
+        }
+        let answered = self.counters.answered;
+        let quiet = self.quiet.filter(|(_, before)| *before == answered);
+        let (since, _) = *self.quiet.insert(quiet.unwrap_or_else(|| (Instant::now(), answered)));
+        let left = TIDY.saturating_sub(since.elapsed());
+        if left.is_zero() {
+            self.tidy_up();
+            return None;
+        }
+        Some(left)
+    }
+
+    /// Nothing has happened for a while: blocks that nobody looks at any more go home, and what is
+    /// free goes back to the kernel.
+    fn tidy_up(&mut self) {
+        self.untidy = false;
+        self.quiet = None;
+        for life in &mut self.lives {
+            // the next one is dropped when nobody may be looking
+            life.returns.leave();
+            if life.settle_debts().is_err() {
+                life.give_up();
+            }
+        }
+        let _kept = self.store.trim(); // memory that cannot be given back stays warm
+    }
+
+    /// The task whose payload is to be made next: one that could be sent, or one of the next if
+    /// there is room.
+    pub fn due(&self) -> Option<(TaskId, Late)> {
+        if self.late == 0 {
+            return None;
+        }
+        let (index, late) =
+            self.queue.iter().take(MADE_AHEAD).enumerate().find_map(|(index, task)| {
+                Some((index, (task.id, task.payload.is_late()?.clone())))
+            })?;
+        (index == 0 || !self.is_full()).then_some(late)
+    }
+
+    /// The payload has been made, or cannot be. A task that has been taken back meanwhile needs
+    /// neither.
+    pub fn encoded(&mut self, id: TaskId, made: std::result::Result<Payload, Outcome>) {
+        let Some(index) = self.queue.iter().position(|task| task.id == id) else { return };
+        match made {
+            Ok(payload) => {
+                self.held += payload.held();
+                self.late -= 1;
+                self.spent_payloads
+                    .push(std::mem::replace(&mut self.queue[index].payload, payload));
+            }
+            Err(outcome) => {
+                if let Some(task) = self.queue.remove(index) {
+                    self.finish(task, outcome);
+                }
+            }
         }
     }
 
@@ -277,6 +438,10 @@ impl Core {
             if !task.completion.wanted() {
                 self.finish(task, Outcome::Cancelled);
                 continue;
+            }
+            if task.payload.is_late().is_some() {
+                self.queue.push_front(task); // its payload has yet to be made
+                break;
             }
             if let Some(task) = self.send(index, task) {
                 self.queue.push_front(task); // its ring is full: it has enough to do
@@ -317,6 +482,7 @@ impl Core {
             .enumerate()
             .filter(|(_, life)| {
                 !life.retiring
+                    && !life.overdue
                     && life.sent.len() < credit
                     && self.tasks_per_worker.is_none_or(|limit| life.accepted < limit)
             })
@@ -328,35 +494,23 @@ impl Core {
 
     /// Sends a task, or gives it back. One that cannot be sent at all is told so.
     fn send(&mut self, index: usize, mut task: Task) -> Option<Task> {
-        let longest = Life::longest_inline();
-        let bytes = &task.callable.bytes;
-        let mut callable_block = None;
-        let lent = (|| {
-            if bytes.len() > longest && self.lives[index].lacks(&task.callable) {
-                callable_block = Some(self.arena.put(&[bytes])?);
-            }
-            if task.block.is_none() && task.payload.len() > longest {
-                task.block = Some(self.arena.put(&task.payload.parts())?);
-                task.payload = Payload::default();
-            }
-            Result::Ok(())
-        })();
-        if let Err(error) = lent {
-            self.give_back(callable_block);
-            let size = task.callable.bytes.len().max(task.payload.len());
+        let held = task.payload.held();
+        let mut lacking = self.lives[index].lacking(&task);
+        let lacked = lacking.iter_mut().flatten().map(|(_, _, payload)| payload);
+        let mut settled = std::iter::once(&mut task.payload).chain(lacked);
+        let settled = settled.try_for_each(|payload| payload.settle(&self.store));
+        self.held -= held - task.payload.held();
+        if let Err(error) = settled {
+            let size = task.callable.bytes.len().max(task.payload.length());
             let why = format!("no shared memory for a call of {size} bytes: {error}");
             self.finish(task, Outcome::Broken(why.into()));
             return None;
         }
-        let (task, unused) = self.lives[index].send(task, callable_block)?;
-        self.give_back(unused);
-        Some(task)
-    }
-
-    fn give_back(&mut self, blocks: impl IntoIterator<Item = Block>) {
-        for block in blocks {
-            self.arena.take_back(block.offset);
+        if let Some(options) = &task.options {
+            let look = options.first_look();
+            self.look_within(look);
         }
+        self.lives[index].send(task, lacking)
     }
 
     /// Tasks begin in the order of their submission, as far as anybody can tell: a worker that
@@ -395,7 +549,7 @@ impl Core {
 
     /// Puts tasks that have not begun back to the front, in their old order. `back` has the
     /// last one first.
-    fn requeue(&mut self, back: Vec<Sent>) {
+    pub fn requeue(&mut self, back: Vec<Sent>) {
         for sent in back {
             self.queue.push_front(sent.task);
         }
@@ -409,6 +563,10 @@ impl Core {
             if let Some(task) = self.queue.remove(index) {
                 self.finish(task, Outcome::Cancelled);
             }
+            return true;
+        }
+        if let Some(task) = self.take_from_later(id) {
+            self.finish(task, Outcome::Cancelled);
             return true;
         }
         let sent = self.lives.iter_mut().find_map(|life| life.take_back_one(id));
@@ -426,7 +584,8 @@ impl Core {
                 self.finish(sent.task, Outcome::Cancelled);
             }
         }
-        for task in std::mem::take(&mut self.queue) {
+        let later = std::mem::take(&mut self.later).into_values();
+        for task in std::mem::take(&mut self.queue).into_iter().chain(later) {
             self.finish(task, Outcome::Cancelled);
         }
     }
@@ -443,6 +602,14 @@ impl Core {
                         life.stop();
                         if life.settle_debts().is_err() {
                             life.give_up();
+                        }
+                    }
+                }
+                Instruction::Dump(one) => {
+                    if let Some(life) = self.life(one) {
+                        life.retiring = true;
+                        if !life.dump() {
+                            self.handle(Event::Condemned(one));
                         }
                     }
                 }
@@ -465,10 +632,8 @@ impl Core {
 
     /// Makes the channel of a worker that is to be started. Tasks may be sent to it at once.
     pub fn prepare(&mut self, one: Incarnation) -> Result<Segment> {
-        if self.setup_block.is_none() && self.setup.len() > Life::longest_inline() {
-            self.setup_block = Some(self.arena.put(&[&self.setup])?);
-        }
-        let life = Life::new(one, &self.setup, self.setup_block)?;
+        self.setup.settle(&self.store)?;
+        let life = Life::new(one, &self.setup, &self.wake)?;
         let channel = {
             use std::os::fd::AsFd;
             Segment::adopt(life.channel().as_fd().try_clone_to_owned()?)?
@@ -483,7 +648,7 @@ impl Core {
         match self.life(one) {
             Some(life) => {
                 life.process = Some(Arc::new(process));
-                if killed {
+                if killed || life.doomed {
                     life.kill();
                 }
             }
@@ -493,11 +658,34 @@ impl Core {
     }
 
     pub fn start_refused(&mut self, one: Incarnation, why: String) {
-        if let Some(index) = self.lives.iter().position(|life| life.incarnation == one) {
-            let life = self.lives.swap_remove(index);
-            self.requeue(life.sent.into_iter().rev().collect());
-        }
+        self.abandon(one);
         self.handle(Event::StartRefused(one, why));
+    }
+
+    /// Who was to start workers has ended, and will never say of some how that went.
+    pub fn starts_lost(&mut self, these: Vec<Incarnation>, why: String) {
+        for one in &these {
+            self.abandon(*one);
+        }
+        self.handle(Event::StartsLost(these, why));
+    }
+
+    /// A worker that may be there or not, and nobody could say when it ends: what it has not begun
+    /// is taken from it, what it has begun and not answered is lost, and it is told to end.
+    fn abandon(&mut self, one: Incarnation) {
+        let Some(index) = self.lives.iter().position(|life| life.incarnation == one) else {
+            return;
+        };
+        self.take_in_from(index);
+        let mut life = self.lives.swap_remove(index);
+        let back = life.take_back(usize::MAX);
+        self.counters.moved += back.len() as u64;
+        self.requeue(back);
+        for lost in std::mem::take(&mut life.sent) {
+            self.lost(&life, lost, false);
+        }
+        life.stop();
+        let _nobody = life.settle_debts(); // nonsense there is of no concern any more
     }
 
     /// The process has ended: what it published counts, the task it had begun is lost, and
@@ -508,24 +696,17 @@ impl Core {
         };
         self.take_in_from(index);
         let mut life = self.lives.swap_remove(index);
-        self.give_back(std::mem::take(&mut life.callables).into_iter().map(|(_, block)| block));
         self.watch.forget_spinners();
-        let orderly = life.retiring && !life.given_up;
-        if !orderly {
+        let orderly = life.retiring && !life.given_up && life.ending.is_none();
+        if !orderly && life.ending.is_none() {
             self.counters.crashed += 1;
         }
-        let pid = life.process.as_ref().map_or(0, |process| process.pid);
         let not_begun = life.not_begun();
         let begun = life.sent.len() - not_begun;
         let mut sent: Vec<Sent> = life.sent.drain(..).collect();
         let free = sent.split_off(begun);
         for lost in sent {
-            self.counters.lost += 1;
-            let outcome = match (&self.broken, orderly) {
-                (Some(why), true) => Outcome::Broken(why.clone()),
-                _ => Outcome::Crashed(Crash { task: lost.task.id, pid, exit: life.exit }),
-            };
-            self.finish(lost.task, outcome);
+            self.lost(&life, lost, orderly);
         }
         if let Some(why) = self.broken.clone() {
             for sent in free {
@@ -550,7 +731,8 @@ impl Core {
                 self.finish(sent.task, Outcome::Broken(why.clone()));
             }
         }
-        for task in std::mem::take(&mut self.queue) {
+        let later = std::mem::take(&mut self.later).into_values();
+        for task in std::mem::take(&mut self.queue).into_iter().chain(later) {
             self.finish(task, Outcome::Broken(why.clone()));
         }
     }

@@ -5,39 +5,64 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use oxgang_os::Result;
+use oxgang_os::clock;
+use oxgang_os::event::WakeUp;
 use oxgang_os::futex;
 use oxgang_os::process::{Exit, Process};
 use oxgang_os::segment::Segment;
-use oxgang_shm::arena::Block;
-use oxgang_shm::channel::{AT_BELL, IN_BLOCK, OwnerEnd, Shape};
+use oxgang_shm::channel::{AT_BELL, ATTACHED, IN_BLOCK, OwnerEnd, Shape};
+use oxgang_shm::oversight::{self, Oversight};
 use oxgang_shm::ring::Full;
 
-use crate::segment::{BlockReader, Mapped};
+use crate::limits::{Cause, Limits, Moment};
+use crate::segment::Mapped;
+use crate::store::{Blocks, Received, Returns, Stored};
 use crate::supervisor::Incarnation;
-use crate::task::{Callable, Task};
+use crate::task::{Body, Callable, Payload, Task, split_attached};
 use crate::wire;
 
 /// Room in the ring that is kept for the last frame: it must find its way in whatever the ring
 /// holds (a ring full of tasks that were taken back, say), for nobody would try again.
 const RESERVE: usize = 64;
+/// The most that is read of a worker's stacks.
+const STACKS_BYTES: usize = 1 << 18;
 
 /// A task that is at a worker.
 pub(super) struct Sent {
     pub task: Task,
     /// Its frame.
     pub position: u64,
+    /// If it has options.
+    pub overseen: Option<Box<Overseen>>,
 }
 
-/// An answer, its bytes copied out.
+/// What is known of a task with options at its worker.
+pub(super) struct Overseen {
+    sent: Moment,
+    /// When it began: no later than this.
+    began: Option<Moment>,
+    pub limits: Limits,
+}
+
+/// Why a worker is on its way out.
+pub(super) struct Ending {
+    /// The task that it is for.
+    pub position: u64,
+    pub cause: Cause,
+    /// If it has not ended by then, it is killed.
+    pub killed_at: Moment,
+}
+
+/// An answer: short bytes copied out, long ones where they are.
 pub(super) struct Answer {
     pub kind: u8,
     pub id: u64,
     pub aux: u64,
-    pub body: Vec<u8>,
+    pub body: Body,
 }
 
-/// A task for which there was no room, and its callable's block, if that is not in use.
-pub(super) type Unsent = (Task, Option<Block>);
+/// What a task needs beside its payload and its worker lacks: a slot, and what is to be in it.
+pub(super) type Lacking = [Option<(usize, u64, Payload)>; 2];
 
 /// Why a worker's memory cannot be worked with any more.
 pub(super) type Spoilt = std::io::Error;
@@ -46,9 +71,12 @@ pub(super) type Spoilt = std::io::Error;
 pub(super) struct Life {
     pub incarnation: Incarnation,
     end: OwnerEnd<Mapped>,
+    page: Oversight<Mapped>,
     words: Mapped,
     segment: Segment,
-    results: BlockReader,
+    results: Arc<Blocks>,
+    /// Result blocks that nobody looks at any more, from whoever dropped them.
+    pub returns: Arc<Returns>,
     /// In the order in which they were sent.
     pub sent: VecDeque<Sent>,
     /// Which callable each of the worker's slots holds.
@@ -61,43 +89,59 @@ pub(super) struct Life {
     pub retiring: bool,
     /// Ended by us for what it wrote, not told to end.
     pub given_up: bool,
+    /// Ended by us for a task's sake.
+    pub ending: Option<Ending>,
+    /// Its task is over its time: nothing is queued behind it.
+    pub overdue: bool,
+    /// To be killed as soon as there is a process to kill.
+    pub doomed: bool,
+    /// The most memory that it ever had, if that was looked at.
+    pub peak: Option<u64>,
+    /// Blocks that it may still read, of tasks that have been told their end.
+    pub held: Vec<Arc<Stored>>,
     /// Tasks sent to it and not taken back.
     pub accepted: u64,
     /// Blocks of callables that it may not have read yet, by their frames.
-    pub callables: Vec<(u64, Block)>,
-    /// Blocks to give back when there is room to say so.
+    callables: Vec<(u64, Arc<Stored>)>,
+    /// Blocks of tasks that it has answered, which something there still looks at.
+    kept: Vec<Arc<Stored>>,
+    /// Result blocks to give back when there is room to say so.
     owed: Vec<u64>,
     stop_owed: bool,
 }
 
 impl Life {
-    pub fn new(incarnation: Incarnation, setup: &[u8], setup_block: Option<Block>) -> Result<Self> {
+    pub fn new(incarnation: Incarnation, setup: &Payload, bell: &Arc<WakeUp>) -> Result<Self> {
         let shape = Shape::STANDARD;
         let segment = Segment::create("oxgang channel", shape.bytes() as u64)?;
         let words = Mapped::new(segment.map(0, shape.bytes())?);
         let mut end = OwnerEnd::create(words.clone(), shape, incarnation);
-        let description = setup_block.map(Block::to_bytes);
-        let pushed = match &description {
-            Some(bytes) => end.requests.push(wire::SETUP | IN_BLOCK, 0, 0, &[bytes]),
-            None => end.requests.push(wire::SETUP, 0, 0, &[setup]),
-        };
+        let pushed = setup.frame(wire::SETUP, |kind, parts| end.requests.push(kind, 0, 0, parts));
         pushed.map_err(Spoilt::other)?.map_err(|Full| Spoilt::other("setup too long"))?;
-        let results = BlockReader::new(Segment::adopt(segment.as_fd().try_clone_to_owned()?)?);
+        let results = Blocks::new(Segment::adopt(segment.as_fd().try_clone_to_owned()?)?);
         Ok(Self {
             incarnation,
             end,
+            page: Oversight::new(words.clone()),
             words,
             segment,
             results,
+            returns: Returns::with_bell(bell.clone()),
             sent: VecDeque::new(),
-            slots: vec![0; wire::SLOTS],
+            slots: vec![0; wire::SLOTS + wire::FILTERS],
             process: None,
             exit: Exit::Unknown,
             ready: false,
             retiring: false,
             given_up: false,
+            ending: None,
+            overdue: false,
+            doomed: false,
+            peak: None,
+            held: Vec::new(),
             accepted: 0,
             callables: Vec::new(),
+            kept: Vec::new(),
             owed: Vec::new(),
             stop_owed: false,
         })
@@ -107,42 +151,47 @@ impl Life {
         &self.segment
     }
 
-    pub fn longest_inline() -> usize {
-        Shape::STANDARD.longest_inline()
+    /// Its process number: by its own word, as long as nobody else has given one.
+    pub fn pid(&self) -> Option<i32> {
+        self.process.as_ref().map(|process| process.pid).or_else(|| self.page.pid())
     }
 
     pub fn seems_asleep(&self) -> bool {
         self.end.seems_asleep()
     }
 
-    /// Whether the worker has yet to be sent this callable.
-    pub fn lacks(&self, callable: &Callable) -> bool {
-        self.slots[callable.id as usize % wire::SLOTS] != callable.id
+    /// What has yet to be sent before the task.
+    pub fn lacking(&self, task: &Task) -> Lacking {
+        needs(task).map(|need| {
+            let (slot, callable) = need.filter(|(slot, one)| self.slots[*slot] != one.id)?;
+            Some((slot, callable.id, Payload::from(callable.bytes.clone())))
+        })
     }
 
-    /// Sends a task, and before it its callable if the worker lacks it; `callable_block` holds
-    /// that, if it is long. Gives the task back if there is no room now, or the worker had to be given
-    /// up.
-    pub fn send(&mut self, task: Task, callable_block: Option<Block>) -> Option<Unsent> {
-        let slot = task.callable.id as usize % wire::SLOTS;
-        let mut unused = callable_block;
-        if self.lacks(&task.callable) {
-            let (id, bytes) = (task.callable.id, &task.callable.bytes);
-            match self.push(wire::DEFINE, id, slot as u64, &[bytes], callable_block) {
-                Ok(position) => {
-                    self.slots[slot] = id;
-                    self.callables.extend(unused.take().map(|block| (position, block)));
-                }
-                Err(Full) => return Some((task, unused)),
-            }
+    /// Sends a task, and before it what it needs and the worker lacks. All of it must have been
+    /// settled. Gives the task back if there is no room now, or the worker had to be given up.
+    pub fn send(&mut self, task: Task, lacking: Lacking) -> Option<Task> {
+        for (slot, id, callable) in lacking.iter().flatten() {
+            let Ok(position) = self.push(wire::DEFINE, *id, *slot as u64, callable) else {
+                return Some(task);
+            };
+            self.slots[*slot] = *id;
+            self.callables.extend(callable.blocks().map(|block| (position, block.clone())));
         }
-        match self.push(wire::TASK, task.id, slot as u64, &task.payload.parts(), task.block) {
+        let [function, filter] = needs(&task).map(|need| need.map_or(0, |(slot, _)| slot as u64));
+        let overseen = task
+            .options
+            .as_ref()
+            .map(|_| Box::new(Overseen { sent: clock::now(), began: None, limits: Limits::new() }));
+        let flag = if overseen.is_some() { wire::OVERSEEN } else { 0 };
+        let aux = function | filter << 16 | flag;
+        match self.push(wire::TASK, task.id, aux, &task.payload) {
             Ok(position) => {
                 self.accepted += 1;
-                self.sent.push_back(Sent { task, position });
+                self.sent.push_back(Sent { task, position, overseen });
                 None
             }
-            Err(Full) => Some((task, unused)),
+            Err(Full) => Some(task),
         }
     }
 
@@ -151,39 +200,43 @@ impl Life {
         kind: u8,
         id: u64,
         aux: u64,
-        parts: &[&[u8]],
-        block: Option<Block>,
+        payload: &Payload,
     ) -> std::result::Result<u64, Full> {
-        let described = block.map(Block::to_bytes);
-        let described = described.as_ref().map(|bytes| [bytes.as_slice()]);
-        let (kind, parts) = match &described {
-            Some(description) => (kind | IN_BLOCK, description.as_slice()),
-            None => (kind, parts),
-        };
-        let length = parts.iter().map(|part| part.len()).sum();
-        let pushed = match self.end.requests.has_room(length, RESERVE) {
-            Ok(true) => self.end.requests.push(kind, id, aux, parts),
-            Ok(false) => Ok(Err(Full)),
-            Err(corrupt) => Err(corrupt),
-        };
+        let requests = &mut self.end.requests;
+        let pushed = payload.frame(kind, |kind, parts| {
+            let length = parts.iter().map(|part| part.len()).sum();
+            match requests.has_room(length, RESERVE) {
+                Ok(true) => requests.push(kind, id, aux, parts),
+                Ok(false) => Ok(Err(Full)),
+                Err(corrupt) => Err(corrupt),
+            }
+        });
         pushed.unwrap_or_else(|_| {
             self.give_up();
             Err(Full)
         })
     }
 
-    /// Blocks of callables that the worker has read by now.
-    pub fn callables_read(&mut self) -> Vec<Block> {
+    /// Forgets blocks of callables that the worker has read by now.
+    pub fn forget_callables_read(&mut self) {
         let Self { callables, end, .. } = self;
-        let mut read = Vec::new();
-        callables.retain(|(position, block)| {
-            let begun = end.requests.begun(*position).unwrap_or(false);
-            if begun {
-                read.push(*block);
-            }
-            !begun
+        callables.retain(|(position, _)| !end.requests.begun(*position).unwrap_or(false));
+    }
+
+    /// Something at the worker still looks at a block of this task; `false` if it makes that up.
+    pub fn keep(&mut self, task: u64, offset: u64) -> bool {
+        let sent = self.sent.iter().find(|sent| sent.task.id == task);
+        let block = sent.and_then(|sent| {
+            sent.task.payload.attached().iter().find(|block| block.block().offset == offset)
         });
-        read
+        self.kept.extend(block.cloned());
+        block.is_some()
+    }
+
+    /// Nothing looks at a kept block any more; `false` if it makes that up.
+    pub fn release(&mut self, offset: u64) -> bool {
+        let at = self.kept.iter().position(|block| block.block().offset == offset);
+        at.map(|at| self.kept.swap_remove(at)).is_some()
     }
 
     /// Wakes the worker if it sleeps.
@@ -198,16 +251,25 @@ impl Life {
         let Some(frame) = self.end.responses.peek().map_err(Spoilt::other)? else {
             return Ok(None);
         };
-        let mut body = Vec::new();
-        self.end.responses.read(&frame, &mut body);
+        let mut body = Body::default();
+        self.end.responses.read(&frame, &mut body.inline);
         self.end.responses.advance(&frame);
-        if frame.kind & IN_BLOCK != 0 {
-            let mut whole = Vec::new();
-            let block = self.results.read(&body, &mut whole)?;
-            self.owed.push(block.offset);
-            body = whole;
+        if frame.kind & ATTACHED != 0 {
+            let (attached, end) = split_attached(&body.inline, &self.results)?;
+            let received = attached.into_iter().map(|block| Arc::new(self.receive(block)));
+            body.blocks.get_or_insert_default().attached = received.collect();
+            body.inline.drain(..end);
         }
-        Ok(Some(Answer { kind: frame.kind & !IN_BLOCK, id: frame.id, aux: frame.aux, body }))
+        if frame.kind & IN_BLOCK != 0 {
+            let block = self.receive(self.results.find(&body.inline)?);
+            body.blocks.get_or_insert_default().block = Some(block);
+        }
+        let kind = frame.kind & !(IN_BLOCK | ATTACHED);
+        Ok(Some(Answer { kind, id: frame.id, aux: frame.aux, body }))
+    }
+
+    fn receive(&self, block: oxgang_shm::arena::Block) -> Received {
+        Received::new(&self.results, block, &self.returns, true)
     }
 
     pub fn has_answer(&self) -> bool {
@@ -254,6 +316,72 @@ impl Life {
         self.kill();
     }
 
+    // -- limits --------------------------------------------------------------------------
+
+    /// When the first of its tasks began, if that has options: by the worker's word, as far as
+    /// that can be. `None`: it has not begun, or nobody watches it.
+    pub fn first_began(&mut self, now: Moment) -> Option<Moment> {
+        let first = self.sent.front_mut()?;
+        let overseen = first.overseen.as_mut()?;
+        if overseen.began.is_none() && self.end.requests.begun(first.position).unwrap_or(true) {
+            overseen.began = Some(now);
+        }
+        let latest = overseen.began?;
+        if let Some(told) = self.page.began(first.position) {
+            overseen.began = Some(told.clamp(overseen.sent.min(latest), latest));
+        }
+        overseen.began
+    }
+
+    /// How long the task had run, if that was watched.
+    pub fn ran(&self, sent: &Sent, now: Moment) -> Option<std::time::Duration> {
+        let overseen = sent.overseen.as_ref()?;
+        let latest = overseen.began.unwrap_or(now);
+        let told = self.page.began(sent.position).unwrap_or(latest);
+        let began = told.clamp(overseen.sent.min(latest), latest);
+        Some(std::time::Duration::from_nanos(now.saturating_sub(began)))
+    }
+
+    /// Whether the first task can be made to raise now.
+    pub fn can_ask(&self) -> bool {
+        let first = self.sent.front();
+        self.page.skills() & oversight::SOFT != 0
+            && first.is_some_and(|first| self.page.began(first.position).is_some())
+    }
+
+    /// Has the first task raise, if it still runs when the signal arrives.
+    pub fn ask(&mut self, limit: std::time::Duration) {
+        if let Some(first) = self.sent.front() {
+            self.page.interrupt(first.position, limit.as_nanos() as u64);
+            self.overdue = true;
+            self.signal(oxgang_os::process::soft_signal());
+        }
+    }
+
+    /// Has it write down its stacks and end; `false`: it cannot.
+    pub fn dump(&self) -> bool {
+        let can = self.process.is_some() && self.page.skills() & oversight::DUMP != 0;
+        if can {
+            self.signal(oxgang_os::process::dump_signal());
+        }
+        can
+    }
+
+    fn signal(&self, number: i32) {
+        if let Some(process) = &self.process {
+            // one that has just ended needs no signal
+            let _gone = process.signal(number);
+        }
+    }
+
+    /// What it has written down of its stacks; for when it has ended.
+    pub fn stacks(&self) -> String {
+        let bytes = self.segment.read_at(wire::STACKS, STACKS_BYTES).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    // ------------------------------------------------------------------------------------
+
     /// Whether the task has begun; `None` if it is not here.
     pub fn has_begun(&mut self, id: u64) -> Option<bool> {
         let position = self.sent.iter().find(|sent| sent.task.id == id)?.position;
@@ -271,6 +399,7 @@ impl Life {
     /// Says what is owed: blocks that are free again, and that it may end.
     pub fn settle_debts(&mut self) -> Result<()> {
         let mut said = false;
+        self.owed.extend(self.returns.take());
         while let Some(&offset) = self.owed.last() {
             if !self.end.requests.has_room(0, RESERVE).map_err(Spoilt::other)? {
                 break;
@@ -299,13 +428,23 @@ impl Life {
         self.stop_owed = true;
     }
 
-    pub fn kill(&self) {
+    pub fn kill(&mut self) {
+        self.doomed = true;
         if let Some(process) = &self.process {
             // the only refusal left is a process that we may not signal, which we started
             let killed = process.kill();
             debug_assert!(killed.is_ok());
         }
     }
+}
+
+/// A task's callable and what tells its errors apart, with the slots for them.
+fn needs(task: &Task) -> [Option<(usize, &Arc<Callable>)>; 2] {
+    let filter = task.options.as_ref().and_then(|options| options.retry_on.as_ref());
+    [
+        Some((task.callable.id as usize % wire::SLOTS, &task.callable)),
+        filter.map(|filter| (wire::SLOTS + filter.id as usize % wire::FILTERS, filter)),
+    ]
 }
 
 #[cfg(test)]
@@ -325,9 +464,11 @@ mod tests {
     /// A worker can write anything into its memory, and must not take tasks along.
     #[test]
     fn nonsense_in_the_memory_costs_no_task() {
-        let mut life = Life::new(FIRST_INCARNATION, b"", None).unwrap();
+        let mut life =
+            Life::new(FIRST_INCARNATION, &Payload::default(), &Arc::new(WakeUp::new().unwrap()))
+                .unwrap();
         for id in 1..=3 {
-            assert!(life.send(task(id), None).is_none());
+            assert!(life.send(task(id), [None, None]).is_none());
         }
         let head = 256; // of the requests, as the channel lays them out
         life.words.store(head, 1 << 50, Relaxed);
@@ -337,7 +478,7 @@ mod tests {
         let unsent = loop {
             // the position is looked at when the ring seems full
             filled += 1;
-            if let Some((task, _)) = life.send(task(filled), None) {
+            if let Some(task) = life.send(task(filled), [None, None]) {
                 break task;
             }
         };

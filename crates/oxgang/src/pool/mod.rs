@@ -11,6 +11,7 @@
 
 mod core;
 mod life;
+mod oversee;
 
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -18,8 +19,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use oxgang_os::clock;
 use oxgang_os::event::{WakeUp, wait_readable};
 use oxgang_os::futex::{self, Woken};
+use oxgang_os::memory;
 use oxgang_os::process::{Exit, Process};
 use oxgang_os::segment::Segment;
 use oxgang_os::{Result, cpus};
@@ -27,11 +30,14 @@ use oxgang_shm::watch::{self, WATCH_BYTES, Watch};
 
 use self::core::Core;
 pub use self::core::Counters;
-use crate::segment::{BlockWriter, Mapped};
+use self::oversee::Measure;
+use crate::limits::{NEVER, TaskOptions};
+use crate::segment::Mapped;
 use crate::spin::{self, Spinner};
 use crate::starter::{Invitation, Notice, Starter};
+use crate::store::Store;
 use crate::supervisor::{Event, Incarnation, Phase};
-use crate::task::{Callable, Completion, JoinHandle, Task, TaskId};
+use crate::task::{Callable, Completion, JoinHandle, Late, Outcome, Payload, Task, TaskId};
 
 /// Waits are cut into slices of this length: a signal may come in the moment between the last
 /// look and the sleep, and interrupts nothing then.
@@ -50,6 +56,8 @@ pub struct PoolOptions {
     pub tasks_per_worker: Option<u64>,
     /// What every worker is sent first.
     pub setup: Vec<u8>,
+    /// Bytes of unfinished calls that may be held for the workers. See [`Pool::is_full`].
+    pub room: u64,
 }
 
 /// Why a task was refused.
@@ -89,6 +97,8 @@ pub trait Waitable {
 pub struct Turn {
     /// Completions that asked to be told.
     pub attention: Vec<Arc<dyn Completion>>,
+    /// A task whose payload is to be made now, and of what; [`Pool::encoded`] takes it.
+    pub late: Option<(TaskId, Late)>,
     /// All is over: the driver ends.
     pub finished: bool,
 }
@@ -109,11 +119,12 @@ pub struct WorkerState {
 /// A pool of worker processes. See the module.
 pub struct Pool {
     core: Mutex<Core>,
+    store: Arc<Store>,
     starter: Box<dyn Starter>,
     segment: Segment,
     watch: Watch<Mapped>,
     watch_words: Mapped,
-    wake: WakeUp,
+    wake: Arc<WakeUp>,
     leading: AtomicBool,
     eager: bool,
     max_workers: usize,
@@ -140,7 +151,9 @@ impl DerefMut for Locked<'_> {
 
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
-        let spent = self.0.as_mut().map(|core| std::mem::take(&mut core.spent));
+        let spent = self.0.as_mut().map(|core| {
+            (std::mem::take(&mut core.spent), std::mem::take(&mut core.spent_payloads))
+        });
         self.0 = None;
         drop(spent);
     }
@@ -158,16 +171,26 @@ impl Pool {
         let cpus = cpus::usable() as u64;
         watch.set_spin_limit(if cpus > 1 { cpus } else { 0 });
         let same = Segment::adopt(segment.as_fd().try_clone_to_owned()?)?;
-        let arena = BlockWriter::new(same, WATCH_BYTES as u64);
-        let PoolOptions { max_workers, eager, tasks_per_worker, setup } = options;
-        let core = Core::new(max_workers, tasks_per_worker, setup, arena, watch.clone());
+        let store = Store::new(same, WATCH_BYTES as u64);
+        let wake = Arc::new(WakeUp::new()?);
+        let PoolOptions { max_workers, eager, tasks_per_worker, setup, room } = options;
+        let core = Core::new(
+            max_workers,
+            tasks_per_worker,
+            setup,
+            room,
+            store.clone(),
+            wake.clone(),
+            watch.clone(),
+        );
         Ok(Self {
             core: Mutex::new(core),
+            store,
             starter,
             segment,
             watch,
             watch_words,
-            wake: WakeUp::new()?,
+            wake,
             leading: AtomicBool::new(false),
             eager,
             max_workers,
@@ -184,6 +207,12 @@ impl Pool {
     #[must_use]
     pub fn forked(&self) -> bool {
         self.generation != crate::generation()
+    }
+
+    /// Where long bytes of its calls are kept.
+    #[must_use]
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
     }
 
     /// The next free task id.
@@ -210,10 +239,24 @@ impl Pool {
         callable: &Arc<Callable>,
         payload: Vec<u8>,
     ) -> std::result::Result<(TaskId, Arc<JoinHandle>), Refused> {
+        self.spawn_with(None, callable, payload)
+    }
+
+    /// [`spawn`](Self::spawn) with limits, or further tries.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    pub fn spawn_with(
+        &self,
+        options: Option<Arc<TaskOptions>>,
+        callable: &Arc<Callable>,
+        payload: Vec<u8>,
+    ) -> std::result::Result<(TaskId, Arc<JoinHandle>), Refused> {
         let (id, handle) = (Self::next_task(), JoinHandle::new());
         let completion = handle.clone();
         self.watch_one_more();
-        let submitted = self.submit(Task::new(id, callable.clone(), payload, completion));
+        let submitted =
+            self.submit(Task::new(id, callable.clone(), payload, completion).with_options(options));
         if submitted.is_err() {
             self.watch_one_less();
         }
@@ -244,7 +287,9 @@ impl Pool {
             }
         }
         let before = core.queue.len();
-        core.queue.extend(tasks);
+        for task in tasks {
+            core.queue(task);
+        }
         let added = core.queue.len() - before;
         core.counters.submitted += added as u64;
         core.turn_after_submit(added);
@@ -255,14 +300,13 @@ impl Pool {
     /// What a turn left to do that must not be done under the lock.
     fn follow_up(&self, mut core: Locked<'_>) {
         let starts = std::mem::take(&mut core.starts);
-        let attention = !core.attention.is_empty();
+        let attention = core.needs_driver();
         drop(core);
         if attention {
             self.wake.ring();
         }
         if !starts.is_empty() {
             self.start(starts);
-            self.wake.ring(); // there is one more process to look after
         }
     }
 
@@ -293,6 +337,33 @@ impl Pool {
             }
             core.turn();
         }
+        // there may be more processes to look after, and notices of a starter that was replaced
+        self.wake.ring();
+    }
+
+    /// Whether unfinished calls hold as many bytes as they may. Who wants to hand in more than
+    /// short ones then should do it by [`Payload::late`]: nothing is refused.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        !self.forked() && self.core().is_full()
+    }
+
+    /// Bytes of unfinished calls, and of blocks that workers still look at.
+    #[must_use]
+    pub fn held_bytes(&self) -> u64 {
+        if self.forked() { 0 } else { self.core().held_bytes() }
+    }
+
+    /// The payload that a [`Turn`] asked for; or what becomes of the task, if it cannot be made.
+    pub fn encoded(&self, id: TaskId, made: std::result::Result<Payload, Outcome>) {
+        if self.forked() {
+            return;
+        }
+        let mut core = self.core();
+        core.encoded(id, made);
+        core.turn();
+        self.follow_up(core);
+        self.wake_leader(); // it may wait for this very task, which has failed
     }
 
     /// Takes a task back if it has not begun. Its completion is told.
@@ -309,6 +380,24 @@ impl Pool {
             self.wake_leader();
         }
         cancelled
+    }
+
+    /// Ends a task: takes it back if it has not begun, and otherwise ends the worker that runs
+    /// it, and nothing else. Its completion is told at once: `Cancelled`, or `Crashed` with the
+    /// cause `Terminated`. `false`: it is done, and what became of it stands.
+    pub fn terminate(&self, id: TaskId) -> bool {
+        if self.forked() {
+            return false;
+        }
+        let mut core = self.core();
+        let terminated = core.terminate(id);
+        core.turn();
+        self.follow_up(core);
+        if terminated {
+            self.wake.ring(); // there is a process whose end is to be seen
+            self.wake_leader();
+        }
+        terminated
     }
 
     /// Whether a worker has begun the task. `false` also for a task that is done.
@@ -346,6 +435,13 @@ impl Pool {
         self.follow_up(core);
         self.wake.ring();
         self.wake_leader();
+    }
+
+    /// Gives the pool up, since its driver cannot go on: as [`kill`](Self::kill), and gives what
+    /// the driver would have had to hand on.
+    pub fn give_up(&self, why: &str) -> Vec<Arc<dyn Completion>> {
+        self.kill(why);
+        std::mem::take(&mut self.core().attention)
     }
 
     /// Sends a signal to every worker.
@@ -466,7 +562,7 @@ impl Pool {
     fn take_turn(&self) {
         let mut core = self.core();
         core.turn();
-        if core.attention.is_empty() && core.starts.is_empty() {
+        if !core.needs_driver() && core.starts.is_empty() {
             return;
         }
         // starting a worker calls out, and callbacks are the driver's: leave both to it
@@ -489,9 +585,19 @@ impl Pool {
     /// # Errors
     /// If the pool's own descriptors fail; the pool is dead then.
     pub fn turn(&self, limit: Option<Duration>) -> Result<Turn> {
-        let processes = {
+        let (processes, promised, tidy) = {
             let mut core = self.core();
             core.turn();
+            let looked = core.oversee();
+            if looked.acted {
+                core.turn();
+                self.wake_leader();
+            }
+            if !looked.measures.is_empty() {
+                drop(core);
+                self.measure(&looked.measures);
+                core = self.core();
+            }
             loop {
                 let starts = std::mem::take(&mut core.starts);
                 if starts.is_empty() {
@@ -503,14 +609,25 @@ impl Pool {
             }
             let attention = std::mem::take(&mut core.attention);
             let finished = core.supervisor.finished();
-            if finished || !attention.is_empty() {
-                return Ok(Turn { attention, finished });
+            core.late_said = false;
+            let late = core.due();
+            if finished || !attention.is_empty() || late.is_some() {
+                return Ok(Turn { attention, late, finished });
             }
+            core.hurry = false; // what it is about is seen to below
+            let tidy = core.tidy();
             let taken = core.lives.iter();
-            taken
-                .filter_map(|life| Some((life.incarnation, life.process.clone()?)))
-                .collect::<Vec<_>>()
+            let taken = taken.filter_map(|life| Some((life.incarnation, life.process.clone()?)));
+            (taken.collect::<Vec<_>>(), core.promised, tidy)
         };
+        let limit = match promised {
+            NEVER => limit,
+            moment => {
+                let left = Duration::from_nanos(moment.saturating_sub(clock::now()));
+                Some(limit.map_or(left, |limit| limit.min(left)))
+            }
+        };
+        let limit = tidy.map_or(limit, |tidy| Some(limit.map_or(tidy, |limit| limit.min(tidy))));
         let notices = self.starter.notice_link();
         let mut fds: Vec<BorrowedFd<'_>> = vec![self.wake.as_fd()];
         fds.extend(processes.iter().map(|(_, process)| process.as_fd()));
@@ -530,7 +647,27 @@ impl Pool {
             drop(core);
             self.wake_leader();
         }
-        Ok(Turn { attention: Vec::new(), finished: false })
+        Ok(Turn { attention: Vec::new(), late: None, finished: false })
+    }
+
+    /// Looks at the memory of workers whose tasks have a limit.
+    fn measure(&self, measures: &[Measure]) {
+        for measure in measures {
+            let resident = memory::resident(measure.pid);
+            let Some(mut used) = resident else { continue }; // it has ended
+            let over = used > measure.limit;
+            if over {
+                // what it shares with others is not its own: a closer look, which costs more
+                used = memory::proportional(measure.pid).unwrap_or(used);
+            }
+            let peak = if over { memory::peak(measure.pid) } else { None };
+            let mut core = self.core();
+            // the number is its own only if it is still there
+            let alive = core.life(measure.one).and_then(|life| life.process.clone());
+            if alive.is_some_and(|process| !process.ended()) {
+                core.measured(measure, used, peak);
+            }
+        }
     }
 
     fn take_notices(&self) {
@@ -548,13 +685,7 @@ impl Pool {
                         life.exit = exit;
                     }
                 }
-                Notice::Lost(why) => {
-                    let waiting = core.lives.iter().filter(|life| life.process.is_none());
-                    let waiting: Vec<_> = waiting.map(|life| life.incarnation).collect();
-                    for one in waiting {
-                        core.start_refused(one, why.clone());
-                    }
-                }
+                Notice::Lost(these, why) => core.starts_lost(these, why),
             }
         }
         self.wake_leader(); // a refused start may have broken the pool
@@ -562,6 +693,10 @@ impl Pool {
 
     /// How the process ended; if who reaps it has not told yet, waits for that, within bounds.
     fn exit_of(&self, one: Incarnation, process: &Process) -> Exit {
+        let told = self.core().life(one).map_or(Exit::Unknown, |life| life.exit);
+        if told != Exit::Unknown {
+            return told;
+        }
         if let Some(exit) = self.starter.exit(process) {
             return exit;
         }
@@ -593,7 +728,7 @@ impl Pool {
         let core = self.core();
         let state = |life: &life::Life| WorkerState {
             incarnation: life.incarnation,
-            pid: life.process.as_ref().map(|process| process.pid),
+            pid: life.pid(),
             ready: life.ready,
             tasks: life.sent.len(),
         };

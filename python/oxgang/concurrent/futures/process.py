@@ -4,16 +4,18 @@ What differs from the standard class is for the better, and on purpose: the deat
 costs the task that it ran (`WorkerCrashed`), and the pool goes on; data that cannot be rebuilt
 costs its own task (`PayloadError`). Both are `BrokenProcessPool`, so that handlers go on working.
 """
+# ruff: noqa: F822 - errors come by __getattr__
 
 import os
 import threading
 import weakref
 
-from oxgang import _core, _template
+from oxgang import _core, _options, _template
 from oxgang.concurrent.futures import _exit
 from oxgang.concurrent.futures._base import Executor, Future, cpu_count
 
 _SIGTERM = 15  # on every Linux; signal.py brings enum along
+_MOST_OPTIONS = 1024  # then they are made anew
 _KILLED = "the process pool was {how}; calls that were left are lost"
 
 
@@ -33,6 +35,30 @@ def _default_context():
     return chooser.get_context()
 
 
+_context_starters = weakref.WeakSet()
+# Process.start() asks all processes whether they have ended; who asks at the same time in another
+# thread may be told nothing, or nonsense
+_asking = threading.Lock()
+
+
+def _disown_workers():
+    """In a fork of the program: `multiprocessing` shall not wait for the program's workers at the
+    fork's end."""
+    import sys
+
+    global _asking
+    _asking = threading.Lock()
+
+    module = sys.modules.get("multiprocessing.process")
+    for starter in list(_context_starters):
+        if module is not None:
+            module._children.difference_update(starter.processes.values())
+        starter.processes = {}
+
+
+os.register_at_fork(after_in_child=_disown_workers)
+
+
 class _ContextStarter:
     """Starts workers by a standard multiprocessing context."""
 
@@ -41,6 +67,7 @@ class _ContextStarter:
         self.initializer = initializer
         self.initargs = initargs
         self.processes = {}
+        _context_starters.add(self)
 
     def start(self, incarnation, channel, pool, wake):
         from oxgang._worker import Descriptors, run_process
@@ -53,21 +80,36 @@ class _ContextStarter:
                 target=run_process,
                 args=(Descriptors(incarnation, fds), self.initializer, self.initargs),
             )
-            process.start()
+            self._start_process(process)
         finally:
             for fd in fds:
                 os.close(fd)
         self.processes[process.pid] = process
         return process.pid
 
+    def _start_process(self, process):
+        method = self.context.get_start_method()
+        if method == "spawn":
+            from multiprocessing import resource_tracker
+
+            resource_tracker.ensure_running()  # it unblocks SIGINT when it is started
+        if method in ("spawn", "fork"):
+            with _asking, _template.CtrlCLater():
+                process.start()
+        else:
+            # what a fork server inherits, all its processes would, ours or not
+            with _asking:
+                process.start()
+
     def exitcode(self, pid):
         process = self.processes.pop(pid, None)
         if process is None:
             return None
-        process.join(5)
-        code = process.exitcode
-        if code is not None:
-            process.close()
+        with _asking:
+            process.join(5)
+            code = process.exitcode
+            if code is not None:
+                process.close()
         return code
 
 
@@ -82,11 +124,27 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
         initializer: Called with `initargs` at the start of each worker.
         initargs: Its arguments.
         max_tasks_per_child: Calls after which a worker is replaced by a fresh one.
+        arena_bytes: Bytes of arguments of unfinished calls that are held for the workers at a
+            time. A call that is submitted beyond keeps its arguments as they are, and is
+            encoded when its turn comes: changes that are made to them meanwhile may be seen.
+        task_timeout: Seconds that a call may run, from when a worker begins it. Then
+            `TaskTimeout` is raised inside it.
+        timeout_grace: Seconds that it may go on after that; then its worker is ended, and its
+            future raises `TaskTimeout` with the stack.
+        memory_limit: Bytes that a worker may have while it runs a call, or a text such as
+            "2GiB"; beyond, it is ended, and the future raises `MemoryLimitExceeded`.
+        retries: How many more times a call is run that was lost with its worker.
+        retry_on: Exception classes for which it is run again too.
+
+    `arena_bytes` and what follows are oxgang's own. The limits and retries are what calls have
+    that are submitted by `submit` and `map`; see ``docs/limits.md``, and `submit_with` for single
+    calls; see ``docs/data.md`` for `arena_bytes`.
 
     Raises:
-        ValueError: max_workers or max_tasks_per_child is too small, or the latter is given
-            with the start method fork.
-        TypeError: initializer cannot be called, or max_tasks_per_child is no integer.
+        ValueError: max_workers, max_tasks_per_child or arena_bytes is too small, or
+            max_tasks_per_child is given with the start method fork; or a limit is out of range.
+        TypeError: initializer cannot be called, or max_tasks_per_child or arena_bytes is no
+            integer, or something else is not what it should be.
     """
 
     def __init__(
@@ -97,6 +155,12 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
         initargs=(),
         *,
         max_tasks_per_child=None,
+        arena_bytes=256 << 20,
+        task_timeout=None,
+        timeout_grace=None,
+        memory_limit=None,
+        retries=0,
+        retry_on=(),
     ):
         if max_workers is None:
             max_workers = cpu_count()
@@ -104,6 +168,10 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
+        if not isinstance(arena_bytes, int):
+            raise TypeError("arena_bytes must be an integer")
+        if arena_bytes < 0:
+            raise ValueError("arena_bytes must be >= 0: a number of bytes")
         context = mp_context if mp_context is not None else _default_context()
         method = None if context is None else context.get_start_method(allow_none=False)
         if max_tasks_per_child is not None:
@@ -118,6 +186,14 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
                     "max_tasks_per_child is incompatible with the 'fork' multiprocessing start "
                     "method; supply a different mp_context."
                 )
+        self._options = _options.TaskOptions(
+            task_timeout,
+            timeout_grace=timeout_grace,
+            memory_limit=memory_limit,
+            retries=retries,
+            retry_on=retry_on,
+        )
+        self._known_options = {}
         self._max_workers = max_workers
         self._mp_context = context
         self._driver = None
@@ -132,7 +208,12 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
             setup = b""
             starter = (self._starter.start, self._starter.exitcode)
         self._handle = self._open(
-            Future, max_workers, max_tasks_per_child, method == "fork", setup, starter
+            Future,
+            (max_workers, max_tasks_per_child, arena_bytes),
+            method == "fork",
+            setup,
+            starter,
+            self._options.engine(),
         )
         # an executor that becomes garbage finishes what it has, and ends
         weakref.finalize(self, self._handle.close, False).atexit = False
@@ -141,11 +222,28 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
         if _exit.shutting_down:
             self._handle.kill("interpreter shutdown")
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
-        self._driver = threading.Thread(
-            target=self._handle.drive, name="oxgang-driver", daemon=True
-        )
-        _exit.watch(self._driver, self._handle)
-        self._driver.start()
+        driver = _exit.ServingThread(target=self._handle.drive, name="oxgang-driver", daemon=True)
+        driver.start()  # may be refused: then there is none, and the next submit tries again
+        self._driver = driver
+        _exit.watch(driver, self._handle)
+
+    def submit_with(self, options, fn, /, *args, **kwargs):
+        """`submit`, with options of this call's own.
+
+        Args:
+            options: An `oxgang.TaskOptions`; where it says nothing, the executor's count.
+            fn: And all the rest: as `submit`.
+
+        Raises:
+            TypeError: options is something else.
+        """
+        known = self._known_options.get(_options.checked(options))
+        if known is None:
+            known = options.over(self._options).engine() or _options.nothing()
+            if len(self._known_options) >= _MOST_OPTIONS:
+                self._known_options.clear()
+            self._known_options[options] = known
+        return self._submit_as(known, fn, *args, **kwargs)
 
     def map(self, fn, *iterables, timeout=None, chunksize=1, buffersize=None):
         """See `Executor.map`. `chunksize` is checked and otherwise left to the engine, which
@@ -171,10 +269,15 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
             self._driver.join()
 
     def __exit__(self, exc_type, exc_val, exc_tb):
-        if exc_type is not None and issubclass(exc_type, (KeyboardInterrupt, SystemExit)):
-            # whoever interrupts the program does not want to wait for its tasks
-            self._handle.kill(_KILLED.format(how=f"ended by {exc_type.__name__}"))
-        self.shutdown(wait=True)
+        # whoever interrupts the program does not want to wait for its tasks
+        try:
+            if exc_type is not None and issubclass(exc_type, (KeyboardInterrupt, SystemExit)):
+                self._handle.kill(_KILLED.format(how=f"ended by {exc_type.__name__}"))
+            self.shutdown(wait=True)
+        except KeyboardInterrupt:
+            self._handle.kill(_KILLED.format(how="ended by KeyboardInterrupt"))
+            self.shutdown(wait=True)
+            raise
         return False
 
     def terminate_workers(self):
@@ -192,8 +295,10 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
 
     def statistics(self):
         """Counts since the start (``submitted``, ``answered``, ``lost`` with their worker,
-        ``moved`` to another one, workers ``started`` and ``crashed``), and ``workers``: a list
-        of dicts with ``incarnation``, ``pid``, ``ready`` and ``tasks`` at hand."""
+        ``stopped`` by a limit or by `terminate`, ``retried``, ``moved`` to another one, workers
+        ``started`` and ``crashed``), ``held_bytes`` of unfinished calls as of now, and
+        ``workers``: a list of dicts with ``incarnation``,
+        ``pid``, ``ready`` and ``tasks`` at hand."""
         names = ("incarnation", "pid", "ready", "tasks")
         workers = [dict(zip(names, worker, strict=True)) for worker in self._handle.workers()]
         return {**self._handle.counters(), "workers": workers}
@@ -213,11 +318,19 @@ def _refuse_while_importing_main():
 
 def __getattr__(name):
     # defined with the standard executor, whose import costs as much as a pool's start
-    if name in ("BrokenProcessPool", "PayloadError", "WorkerCrashed"):
+    if name in __all__:
         from oxgang import errors
 
         return getattr(errors, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-__all__ = ["BrokenProcessPool", "PayloadError", "ProcessPoolExecutor", "WorkerCrashed"]  # noqa: F822
+__all__ = [
+    "BrokenProcessPool",
+    "MemoryLimitExceeded",
+    "PayloadError",
+    "ProcessPoolExecutor",
+    "TaskTerminated",
+    "TaskTimeout",
+    "WorkerCrashed",
+]

@@ -1,0 +1,133 @@
+//! Where Python's memory and descriptors meet Rust's.
+//!
+//! Safety: the one file of this crate with unsafe code. Descriptors come from Python as numbers
+//! ([`adopt`]); bytes of Python objects are looked at while they are copied ([`Lent`]), reference counts while
+//! objects are encoded ([`is_shared`]); mapped
+//! blocks are shown to Python through the buffer protocol ([`Buffer`]).
+
+#![allow(unsafe_code)]
+
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::raw::c_int;
+use std::sync::Arc;
+
+use oxgang::store::Received;
+use oxgang_os::segment::PrivateMapping;
+use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::{PyBufferError, PyOSError};
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+/// Takes a descriptor over from Python.
+pub fn adopt(fd: i32) -> PyResult<OwnedFd> {
+    if fd < 0 {
+        return Err(PyOSError::new_err(format!("not a descriptor: {fd}")));
+    }
+    // SAFETY: the caller in Python hands over a descriptor that it has just duplicated or
+    // received for this purpose, and does not use or close it afterwards.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Whether others hold the object than `holders` that the caller knows of.
+pub fn is_shared(object: &Bound<'_, PyAny>, holders: isize) -> bool {
+    // SAFETY: the object lives, since it is borrowed, and the interpreter is attached.
+    unsafe { ffi::Py_REFCNT(object.as_ptr()) > holders as ffi::Py_ssize_t }
+}
+
+/// The bytes of a Python object, as long as this lives: the object can neither move nor resize
+/// them meanwhile.
+pub struct Lent(PyBuffer<u8>);
+
+impl Lent {
+    /// The bytes of an object that exports them in one piece.
+    pub fn of(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let buffer = PyBuffer::get(object)?;
+        if !buffer.is_c_contiguous() {
+            return Err(PyBufferError::new_err("the bytes are not in one piece"));
+        }
+        Ok(Self(buffer))
+    }
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        if self.0.len_bytes() == 0 {
+            return &[]; // an empty exporter may have no address
+        }
+        // SAFETY: the exporter vouches for the range while the buffer is held. Another thread may
+        // write it meanwhile, as with every reader of a Python buffer: the bytes are only copied
+        // and compared, and no value of a byte is invalid.
+        unsafe { std::slice::from_raw_parts(self.0.buf_ptr().cast(), self.0.len_bytes()) }
+    }
+}
+
+/// A block that came from another process, as memory of this one: writable, and private from the
+/// first write on. Goes back to its sender when nothing looks at it any more.
+#[pyclass(frozen, module = "oxgang._core")]
+pub struct Buffer {
+    // in this order: the view ends before the block is given back
+    mapping: PrivateMapping,
+    _received: Arc<Received>,
+}
+
+impl Buffer {
+    /// The block's memory, mapped.
+    pub fn of(received: &Arc<Received>) -> PyResult<Self> {
+        let mapping = received.map().map_err(PyOSError::new_err)?;
+        Ok(Self { mapping, _received: received.clone() })
+    }
+}
+
+#[pymethods]
+impl Buffer {
+    unsafe fn __getbuffer__(
+        slf: Bound<'_, Self>,
+        view: *mut ffi::Py_buffer,
+        flags: c_int,
+    ) -> PyResult<()> {
+        let mapping = &slf.get().mapping;
+        let length = ffi::Py_ssize_t::try_from(mapping.length())?;
+        let address = mapping.address().as_ptr().cast();
+        // SAFETY: `view` is the interpreter's, to be filled; the memory is mapped, writable and
+        // `length` bytes long as long as this object lives, which the view keeps alive. Rust
+        // holds no reference into it.
+        let filled =
+            unsafe { ffi::PyBuffer_FillInfo(view, slf.as_ptr(), address, length, 0, flags) };
+        if filled == 0 { Ok(()) } else { Err(PyErr::fetch(slf.py())) }
+    }
+
+    fn __len__(&self) -> usize {
+        self.mapping.length()
+    }
+}
+
+/// The bytes of an object that allows nobody to change them, shown as if it did: for a pickler,
+/// which writes down whether they may be changed, and reads them.
+#[pyclass(frozen, module = "oxgang._core")]
+pub struct Unlocked {
+    lent: Lent,
+}
+
+#[pymethods]
+impl Unlocked {
+    #[new]
+    fn new(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        Ok(Self { lent: Lent::of(object)? })
+    }
+
+    unsafe fn __getbuffer__(
+        slf: Bound<'_, Self>,
+        view: *mut ffi::Py_buffer,
+        flags: c_int,
+    ) -> PyResult<()> {
+        let bytes = slf.get().lent.as_ref();
+        let length = ffi::Py_ssize_t::try_from(bytes.len())?;
+        let address = bytes.as_ptr().cast_mut().cast();
+        // SAFETY: `view` is the interpreter's, to be filled; the memory stays where it is as long
+        // as this object lives, which the view keeps alive. It is never written: the only user is
+        // `oxgang._pickling`, which hands this to picklers and to nobody else.
+        let filled =
+            unsafe { ffi::PyBuffer_FillInfo(view, slf.as_ptr(), address, length, 0, flags) };
+        if filled == 0 { Ok(()) } else { Err(PyErr::fetch(slf.py())) }
+    }
+}

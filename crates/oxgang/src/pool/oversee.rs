@@ -1,0 +1,313 @@
+//! Limits and further tries: what the pool does about a task that takes too much, that somebody
+//! wants ended, or that was lost.
+//!
+//! A worker is ended for one task only, and must take no other along: before it is ended,
+//! everything behind that task is taken back. If that does not succeed, the worker has gone on to
+//! another task, so the one that was to be ended is done, and nobody is. From then on the worker
+//! can only answer for that task or die, and whichever is seen first under the lock counts.
+
+use std::hash::{BuildHasher, RandomState};
+
+use oxgang_os::clock;
+use oxgang_os::process::Exit;
+
+use super::core::Core;
+use super::life::{Ending, Life, Sent};
+use crate::Death;
+use crate::limits::{Cause, LAST_WORDS, Moment, NEVER, Step};
+use crate::supervisor::{Event, Incarnation};
+use crate::task::{Crash, Outcome, Task, TaskId};
+
+/// Kills for want of memory that were noticed so short a time ago may be this worker's too.
+const SAME_KILLS: u64 = 1_000_000_000;
+
+/// A worker whose memory must be looked at, without the lock.
+pub(super) struct Measure {
+    pub one: Incarnation,
+    pub position: u64,
+    pub pid: i32,
+    pub limit: u64,
+}
+
+/// What a look after the limits came to.
+#[derive(Default)]
+pub(super) struct Looked {
+    /// Whether anything was done.
+    pub acted: bool,
+    pub measures: Vec<Measure>,
+}
+
+impl Core {
+    /// The driver must look after limits no later than so long from now.
+    pub fn look_within(&mut self, limit: Option<std::time::Duration>) {
+        self.overseeing = true;
+        let Some(limit) = limit else { return };
+        let limit = u64::try_from(limit.as_nanos()).unwrap_or(NEVER);
+        self.look_at(clock::now().saturating_add(limit));
+    }
+
+    fn look_at(&mut self, moment: Moment) {
+        if moment < self.promised {
+            self.promised = moment;
+            self.hurry = true;
+        }
+    }
+
+    /// Does what is due, and settles when to look again (`promised`).
+    pub fn oversee(&mut self) -> Looked {
+        let mut looked = Looked::default();
+        if !self.overseeing {
+            return looked;
+        }
+        let now = clock::now();
+        while let Some(entry) = self.later.first_entry().filter(|entry| entry.key().0 <= now) {
+            let task = entry.remove();
+            self.queue.push_front(task);
+            looked.acted = true;
+        }
+        let mut next = self.later.keys().next().map_or(NEVER, |(moment, _)| *moment);
+        for index in 0..self.lives.len() {
+            next = next.min(self.oversee_one(index, now, &mut looked));
+        }
+        self.promised = next;
+        self.hurry = false;
+        looked
+    }
+
+    fn oversee_one(&mut self, index: usize, now: Moment, looked: &mut Looked) -> Moment {
+        let life = &mut self.lives[index];
+        if let Some(ending) = &life.ending {
+            if life.doomed {
+                return NEVER; // its process ends, or has yet to be known
+            }
+            let until = ending.killed_at;
+            if now < until {
+                return until;
+            }
+            let one = life.incarnation;
+            self.handle(Event::Condemned(one));
+            return NEVER;
+        }
+        if life.sent.iter().all(|sent| sent.overseen.is_none()) {
+            return NEVER;
+        }
+        self.take_in_from(index);
+        let life = &mut self.lives[index];
+        let rest = life.sent.iter().skip(1).filter_map(Sent::first_look).min();
+        let rest = rest.map_or(NEVER, |look| now.saturating_add(look.as_nanos() as u64));
+        let Some(began) = life.first_began(now) else {
+            let first = life.sent.front().and_then(Sent::first_look);
+            return rest.min(first.map_or(NEVER, |l| now.saturating_add(l.as_nanos() as u64)));
+        };
+        loop {
+            let life = &mut self.lives[index];
+            let can_ask = life.can_ask();
+            let Some(first) = life.sent.front_mut() else { return rest };
+            let (Some(options), Some(overseen)) = (&first.task.options, &mut first.overseen) else {
+                return rest;
+            };
+            let position = first.position;
+            match overseen.limits.step(options, began, now, can_ask) {
+                Step::Wait(until) => return rest.min(until),
+                Step::Ask => {
+                    looked.acted = true;
+                    let limit = options.timeout.unwrap_or_default();
+                    // whatever waits behind it need not wait for its grace too
+                    let back = life.take_back(usize::MAX);
+                    life.ask(limit);
+                    self.counters.moved += back.len() as u64;
+                    self.requeue(back);
+                }
+                Step::Measure => {
+                    let pid = life.process.as_ref().map(|process| process.pid);
+                    let one = life.incarnation;
+                    looked.measures.extend(pid.map(|pid| Measure {
+                        one,
+                        position,
+                        pid,
+                        limit: options.memory.unwrap_or(NEVER),
+                    }));
+                }
+                Step::End(cause) => {
+                    looked.acted = true;
+                    if !self.condemn(index, position, cause) {
+                        return now; // it is done: look again at what is next
+                    }
+                    let one = self.lives[index].incarnation;
+                    self.handle(Event::Overdue(one));
+                    let doomed = self.lives.get(index).is_none_or(|life| life.doomed);
+                    let last_words = LAST_WORDS.as_nanos() as u64;
+                    return if doomed { NEVER } else { now.saturating_add(last_words) };
+                }
+            }
+        }
+    }
+
+    /// A worker has so much memory, as was asked.
+    pub fn measured(&mut self, measure: &Measure, used: u64, peak: Option<u64>) {
+        let now = clock::now();
+        self.look_at(now);
+        let Some(life) = self.life(measure.one) else { return };
+        life.peak = peak.max(life.peak);
+        if let Some(first) = life.sent.front_mut()
+            && first.position == measure.position
+            && let (Some(options), Some(overseen)) = (&first.task.options, &mut first.overseen)
+        {
+            overseen.limits.measured(options, used, now);
+        }
+    }
+
+    /// Prepares the end of a worker for the sake of the task at `position`, its first: nothing
+    /// else is to be lost with it. `false`: the task is done.
+    fn condemn(&mut self, index: usize, position: u64, cause: Cause) -> bool {
+        let back = self.lives[index].take_back(usize::MAX);
+        self.counters.moved += back.len() as u64;
+        self.requeue(back);
+        self.take_in_from(index);
+        let life = &mut self.lives[index];
+        // what is behind it and could not be taken back has begun, so this one is done, and its
+        // answer is in
+        if life.sent.len() != 1 || life.sent[0].position != position {
+            return false;
+        }
+        life.retiring = true;
+        let killed_at = clock::now().saturating_add(LAST_WORDS.as_nanos() as u64);
+        life.ending = Some(Ending { position, cause, killed_at });
+        true
+    }
+
+    /// Ends a task: takes it back if it has not begun, else ends its worker. `false`: it is done.
+    pub fn terminate(&mut self, id: TaskId) -> bool {
+        loop {
+            self.turn();
+            if self.cancel(id) {
+                return true;
+            }
+            if self.lives.iter().any(|l| l.given_up && l.sent.iter().any(|s| s.task.id == id)) {
+                return true; // its worker is being ended already, whatever it says
+            }
+            let here = |life: &Life| life.sent.front().is_some_and(|sent| sent.task.id == id);
+            let Some(index) = self.lives.iter().position(here) else {
+                // behind another that has begun, or done since the turn: the next one sees
+                if self.lives.iter().any(|life| life.sent.iter().any(|sent| sent.task.id == id)) {
+                    continue;
+                }
+                return false;
+            };
+            let position = self.lives[index].sent[0].position;
+            if self.condemn(index, position, Cause::Terminated) {
+                self.end_for(index);
+                return true;
+            }
+        }
+    }
+
+    /// The outcome of a task that somebody wants ended is told at once; its worker, which dies,
+    /// may still be reading its payload.
+    fn end_for(&mut self, index: usize) {
+        let life = &mut self.lives[index];
+        let Some(mut sent) = life.sent.pop_front() else { return };
+        life.held.extend(sent.task.payload.blocks().cloned());
+        let one = life.incarnation;
+        let death = Death {
+            pid: life.pid().unwrap_or(0),
+            exit: Exit::Signal(9),
+            ran: life.ran(&sent, clock::now()),
+            cause: Cause::Terminated,
+            stack: String::new(),
+            peak: None,
+        };
+        self.counters.stopped += 1;
+        let earlier = sent.task.tries.take().map(|tries| tries.deaths).unwrap_or_default();
+        let crash = Crash { task: sent.task.id, death, earlier };
+        self.finish(sent.task, Outcome::Crashed(crash));
+        self.handle(Event::Condemned(one));
+    }
+
+    // -- what is lost, and further tries -------------------------------------------------
+
+    /// A task that a worker had begun and not answered, now that it is dead.
+    pub fn lost(&mut self, life: &Life, mut sent: Sent, orderly: bool) {
+        if let (Some(why), true) = (&self.broken, orderly) {
+            let why = why.clone();
+            self.counters.lost += 1;
+            return self.finish(sent.task, Outcome::Broken(why));
+        }
+        let ending = life.ending.as_ref().filter(|ending| ending.position == sent.position);
+        let (cause, stack) = match ending {
+            Some(ending) => (ending.cause.clone(), life.stacks()),
+            None => (Cause::Died(self.kernel_kills(life.exit)), String::new()),
+        };
+        *(if ending.is_some() { &mut self.counters.stopped } else { &mut self.counters.lost }) += 1;
+        let death = Death {
+            pid: life.pid().unwrap_or(0),
+            exit: life.exit,
+            ran: life.ran(&sent, clock::now()),
+            cause,
+            stack,
+            peak: life.peak,
+        };
+        let mut tries = sent.task.tries.take().unwrap_or_default();
+        tries.deaths.push(death);
+        sent.task.tries = Some(tries);
+        let Some(mut sent) = self.put_off(sent, true) else { return };
+        let mut deaths = sent.task.tries.take().map(|tries| tries.deaths).unwrap_or_default();
+        if let Some(death) = deaths.pop() {
+            let crash = Crash { task: sent.task.id, death, earlier: deaths };
+            self.finish(sent.task, Outcome::Crashed(crash));
+        }
+    }
+
+    /// A task raised what is worth another try. Gives it back if it has none left.
+    pub fn try_again(&mut self, mut sent: Sent) -> Option<Sent> {
+        let mut tries = sent.task.tries.take().unwrap_or_default();
+        tries.errors += 1;
+        sent.task.tries = Some(tries);
+        self.put_off(sent, false)
+    }
+
+    /// Keeps a task for later, if it has a try left.
+    fn put_off(&mut self, sent: Sent, died: bool) -> Option<Sent> {
+        let (Some(options), Some(tries)) = (&sent.task.options, &sent.task.tries) else {
+            return Some(sent);
+        };
+        let cause = tries.deaths.last().filter(|_| died).map(|death| &death.cause);
+        let chance = RandomState::new().hash_one(sent.task.id);
+        let wanted = self.broken.is_none() && sent.task.completion.wanted();
+        let Some(pause) = tries.pause(options, cause, chance).filter(|_| wanted) else {
+            return Some(sent);
+        };
+        let moment = clock::now().saturating_add(pause.as_nanos() as u64);
+        self.counters.retried += 1;
+        self.later.insert((moment, sent.task.id), sent.task);
+        self.look_at(moment);
+        None
+    }
+
+    /// Takes a task back that is to be tried again.
+    pub fn take_from_later(&mut self, id: TaskId) -> Option<Task> {
+        let key = *self.later.keys().find(|(_, one)| *one == id)?;
+        self.later.remove(&key)
+    }
+
+    /// Processes that the kernel has killed for want of memory just now; `None`: that cannot be
+    /// known, or has nothing to do with this end.
+    fn kernel_kills(&mut self, exit: Exit) -> Option<u64> {
+        if exit != Exit::Signal(9) {
+            return None;
+        }
+        let (now, fresh) = (clock::now(), self.out_of_memory.look()?);
+        if fresh > 0 {
+            self.kills = (now, fresh);
+        }
+        let recent = now.saturating_sub(self.kills.0) <= SAME_KILLS;
+        Some(if recent { self.kills.1 } else { 0 })
+    }
+}
+
+impl Sent {
+    fn first_look(&self) -> Option<std::time::Duration> {
+        self.overseen.as_ref()?;
+        self.task.options.as_ref()?.first_look()
+    }
+}
