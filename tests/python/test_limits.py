@@ -168,6 +168,19 @@ def test_limits_of_single_calls():
             pool.submit_with(TaskOptions(retries=0), calls.nap, 60).result()
 
 
+def test_an_earlier_limit_than_the_one_that_is_waited_for():
+    with make("template", 2) as pool:
+        assert [one.result() for one in [pool.submit(calls.nap, 0.1) for _ in range(4)]] == [
+            0.1
+        ] * 4
+        long = pool.submit_with(TaskOptions(timeout=3600), calls.nap, 3600)
+        wait_until_running(long)
+        time.sleep(0.2)  # the pool sleeps for an hour, as far as it knows
+        with pytest.raises(TaskTimeout):
+            pool.submit_with(TaskOptions(timeout=0.1), calls.nap, 3600).result()
+        assert long.terminate()
+
+
 def test_a_limit_hits_its_task_and_no_other():
     """Tasks that end at about their limit: each is done, or told so, and none is told of
     another's limit."""
