@@ -20,7 +20,7 @@ from typing import NamedTuple
 from tools.shell import DEV, ROOT, say
 
 COPY = DEV / "mutants"
-LIMIT_S = 400
+LIMIT_S = 200
 SHM, ENGINE = "crates/oxgang-shm/src/", "crates/oxgang/src/"
 
 LOOM = "loom"

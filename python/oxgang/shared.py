@@ -81,11 +81,8 @@ def _lies_in(array, region):
 
 
 def _attach_array(where, facts):
+    region = _arrived(where)
     offset, shape, strides, dtype, writeable = facts
-    return _array_of(_arrived(where), offset, shape, strides, dtype, writeable)
-
-
-def _array_of(region, offset, shape, strides, dtype, writeable):
     array = numpy.ndarray.__new__(Array, shape, dtype, region, offset, strides)
     array._region = region
     array.flags.writeable = writeable

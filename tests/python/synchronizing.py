@@ -50,6 +50,20 @@ def describe(lock):
         return os.getpid(), lock._owner()[0]
 
 
+def same(primitive):
+    return primitive
+
+
+_kept = []
+
+
+def make_lock():
+    import oxgang.multiprocessing
+
+    _kept.append(oxgang.multiprocessing.Lock())
+    return _kept[-1]
+
+
 def take_unit(semaphore):
     return semaphore.acquire(False)
 

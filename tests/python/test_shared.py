@@ -8,7 +8,6 @@ import pickle
 import calls
 import numpy
 import pytest
-
 from oxgang import shared
 from oxgang.concurrent.futures import ProcessPoolExecutor
 
@@ -29,10 +28,11 @@ def open_regions():
 @pytest.fixture(autouse=True)
 def nothing_stays_open():
     gc.collect()
+    shared.empty(1)  # whoever makes one looks after what was on its way
     before = open_regions()
     yield
     gc.collect()
-    shared.empty(1)  # whoever makes one looks after what was on its way
+    shared.empty(1)
     assert open_regions() == before
 
 
@@ -115,7 +115,8 @@ def test_what_is_computed_is_a_plain_array():
 def test_shapes(shape, order):
     array = shared.zeros(shape, "f4", order)
     usual = numpy.zeros(shape, "f4", order)
-    assert (array.shape, array.strides, array.dtype) == (usual.shape, usual.strides, usual.dtype)
+    assert (array.shape, array.dtype) == (usual.shape, usual.dtype)
+    assert array.size == 0 or array.strides == usual.strides
     back = pickle.loads(pickle.dumps(array))
     assert (back.shape, back.dtype, back.tolist()) == (array.shape, array.dtype, usual.tolist())
 
@@ -133,7 +134,8 @@ def test_kinds():
 def test_an_object_is_stored_once(pool):
     data = numpy.arange(300_000)
     handle = shared.share({"data": data, "names": ["a", "b"], "more": data[:5]})
-    assert len(pickle.dumps(handle)) < 1000
+    as_sent = pickle.dumps(handle)
+    assert len(as_sent) < 1000 and pickle.loads(as_sent) is not None
     assert set(pool.map(calls.sum_shared, [handle] * 10)) == {int(data.sum())}
     mine = handle.get()
     assert mine is handle.get() and mine["names"] == ["a", "b"]

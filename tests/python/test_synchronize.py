@@ -266,6 +266,22 @@ def test_they_pass_to_workers_that_run_already():
         assert semaphore.get_value() == 0
 
 
+def test_a_worker_sends_one_on():
+    lock = ours.Lock()
+    with ProcessPoolExecutor(1) as pool:
+        back = pool.submit(synchronizing.same, lock).result()
+        assert lock.acquire()
+        assert not back.acquire(False)
+        made_there = pool.submit(synchronizing.make_lock).result()
+        with made_there:
+            _, owner = pool.submit(synchronizing.describe, lock_free := ours.Lock()).result()
+            assert owner != os.getpid()
+            assert lock_free.acquire(False)
+    # its maker has ended; who has it, has it
+    with made_there:
+        assert not made_there.acquire(False)
+
+
 def test_many_share_one_descriptor():
     before = len(os.listdir("/proc/self/fd"))
     locks = [ours.Lock() for _ in range(400)]

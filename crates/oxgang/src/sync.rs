@@ -23,7 +23,8 @@
 //! A segment goes with its last handle in each process, and the kernel frees it with the last
 //! process that has it mapped, however that ends. A segment whose handle is on its way to a process
 //! that runs already is kept until as many have arrived as were sent. A handle that never arrives
-//! (its task is cancelled, its worker dies) keeps its segment until its sender ends.
+//! (its task is cancelled, its worker dies), or was sent on by a process that did not make it, keeps
+//! its segment until its sender ends.
 
 mod graph;
 
@@ -183,6 +184,8 @@ struct Shared {
     serial: u64,
     segment: Segment,
     words: Mapped,
+    /// In which generation this process made it; `None`: another did.
+    made: Option<u64>,
     /// Free slots; of the maker only.
     free: Mutex<Vec<u32>>,
     /// Handles that went to processes that run already.
@@ -214,9 +217,12 @@ impl Known {
             known.own = None;
             known.on_their_way.clear();
         }
-        known
-            .on_their_way
-            .retain(|shared| layout::arrivals(&shared.words) < shared.sent.load(Ordering::Relaxed));
+        let now = Some(known.generation);
+        // arrivals are counted for the maker: others cannot tell theirs from each other's
+        known.on_their_way.retain(|shared| {
+            let arrived = layout::arrivals(&shared.words);
+            shared.made != now || arrived < shared.sent.load(Ordering::Relaxed)
+        });
         known
     }
 
@@ -232,9 +238,10 @@ impl Known {
         let segment = Segment::create("oxgang-locks", length as u64)?;
         let words = Mapped::new(segment.map(0, length)?);
         let serial = RandomState::new().hash_one(me().pid());
-        layout::create(&words, serial);
+        layout::create(&words, serial, me().pid());
         let free = Mutex::new((1..=layout::SLOTS).rev().collect());
-        let shared = Arc::new(Shared { serial, segment, words, free, sent: AtomicU64::new(0) });
+        let (made, sent) = (Some(generation()), AtomicU64::new(0));
+        let shared = Arc::new(Shared { serial, segment, words, made, free, sent });
         self.all.insert(serial, Arc::downgrade(&shared));
         self.own = Some(shared.clone());
         let slot =
@@ -311,7 +318,7 @@ impl Place {
             }
         };
         if inherited.is_none() {
-            layout::note_arrival(&shared.words);
+            layout::note_arrival(&shared.words, address.pid);
         }
         let constant = layout::constant(&shared.words, at, kind).map_err(std::io::Error::other)?;
         let slot = address.slot;
@@ -377,7 +384,8 @@ fn open_at(pid: u32, fd: i32, serial: u64) -> Result<Shared> {
     let segment = Segment::open_of(pid, fd)?;
     let words = Mapped::new(segment.map(0, layout::SEGMENT_BYTES)?);
     layout::check(&words, serial).map_err(std::io::Error::other)?;
-    Ok(Shared { serial, segment, words, free: Mutex::default(), sent: AtomicU64::new(0) })
+    let (free, sent) = (Mutex::default(), AtomicU64::new(0));
+    Ok(Shared { serial, segment, words, made: None, free, sent })
 }
 
 impl Drop for Place {

@@ -5,7 +5,8 @@
 //! | 0 | `MAGIC`, with the version of this layout |
 //! | 8 | serial number that its creator drew, so that no other segment is taken for it |
 //! | 16 | high mark of the nodes |
-//! | 24 | how many handles have arrived by descriptor; see `oxgang::sync` |
+//! | 24 | how many handles that the maker sent have arrived; see `oxgang::sync` |
+//! | 32 | number of the process that made it |
 //! | 128 | slots, of 64 bytes; the first one is number 1 |
 //! | behind | nodes |
 //!
@@ -24,6 +25,7 @@ const MAGIC: u64 = 0x6f78_6c6f_636b_0001; // "oxlock", version 1
 const SERIAL: usize = 8;
 const MARK: usize = 16;
 const ARRIVED: usize = 24;
+const MAKER: usize = 32;
 const CONSTANT: usize = 48;
 const KIND: usize = 56;
 const SLOTS_AT: usize = 128;
@@ -38,9 +40,10 @@ pub const NODES: u32 = 2048;
 pub const SEGMENT_BYTES: usize =
     (SLOTS_AT + SLOTS as usize * SLOT_BYTES + NODES as usize * NODE_BYTES).next_multiple_of(4096);
 
-/// Makes zeroed memory a segment.
-pub fn create<W: Words>(words: &W, serial: u64) {
+/// Makes zeroed memory a segment of process `maker`.
+pub fn create<W: Words>(words: &W, serial: u64, maker: u32) {
     words.store(SERIAL, serial, Relaxed);
+    words.store(MAKER, maker.into(), Relaxed);
     words.store(0, MAGIC, Release);
 }
 
@@ -58,12 +61,14 @@ pub fn check<W: Words>(words: &W, serial: u64) -> Result<(), Corrupt> {
     Ok(())
 }
 
-/// A handle has arrived in another process.
-pub fn note_arrival<W: Words>(words: &W) {
-    words.fetch_add(ARRIVED, 1);
+/// A handle has arrived that process `sender` sent.
+pub fn note_arrival<W: Words>(words: &W, sender: u32) {
+    if words.load(MAKER, Relaxed) == u64::from(sender) {
+        words.fetch_add(ARRIVED, 1);
+    }
 }
 
-/// How many handles have arrived.
+/// How many handles have arrived that the maker sent.
 pub fn arrivals<W: Words>(words: &W) -> u64 {
     words.load(ARRIVED, Acquire)
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use oxgang_os::Result;
 use oxgang_os::event::WakeUp;
@@ -18,20 +18,11 @@ use crate::limits::{Moment, NEVER};
 use crate::segment::Mapped;
 use crate::store::Store;
 use crate::supervisor::{Event, Incarnation, Instruction, Phase, Supervisor};
-use crate::task::{Completion, Late, Outcome, Payload, Task, TaskId};
+use crate::task::{Completion, Outcome, Payload, Task, TaskId};
 use crate::wire;
 
-/// Work that a worker should have ahead of it, so that it need not wait for the next task.
-const AHEAD_NS: u64 = 300_000;
-/// Tasks that one worker may have at a time, whatever they cost.
-const MOST_AHEAD: u64 = 512;
 /// Tasks that may be queued behind others before the queue's state is looked at again.
 const LOOK_EVERY: usize = 16;
-
-/// After this long without an answer the pool tidies up.
-const TIDY: Duration = Duration::from_secs(1);
-/// Of so many tasks at the front of the queue the payloads are made ahead, if there is room.
-const MADE_AHEAD: usize = 64;
 
 /// Counters, for people.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -80,27 +71,27 @@ pub(super) struct Core {
     /// Payloads that were never made: what they were to be made of is somebody's objects.
     pub spent_payloads: Vec<Payload>,
     /// Tasks in the queue whose payload has yet to be made.
-    late: usize,
+    pub late: usize,
     /// The driver has been told of them.
     pub late_said: bool,
     /// Bytes of unfinished calls that may be held; beyond, payloads are made late.
-    room: u64,
+    pub room: u64,
     /// Bytes of unfinished calls outside of the store.
-    held: u64,
+    pub held: u64,
     /// Blocks have been used: when nothing happens for a while, there is something to tidy up.
-    untidy: bool,
+    pub untidy: bool,
     /// Since when the driver has known of that, and how many answers there were then.
-    quiet: Option<(Instant, u64)>,
-    wake: Arc<WakeUp>,
+    pub quiet: Option<(Instant, u64)>,
+    pub wake: Arc<WakeUp>,
     /// Unfinished tasks that will ask for it, and waiters that do not lead.
     pub watched: isize,
-    interest: Interest,
-    store: Arc<Store>,
+    pub interest: Interest,
+    pub store: Arc<Store>,
     /// Every worker reads it.
-    setup: Payload,
-    tasks_per_worker: Option<u64>,
-    average_ns: Option<u64>,
-    watch: Watch<Mapped>,
+    pub setup: Payload,
+    pub tasks_per_worker: Option<u64>,
+    pub average_ns: Option<u64>,
+    pub watch: Watch<Mapped>,
 }
 
 impl Core {
@@ -329,233 +320,6 @@ impl Core {
         }
     }
 
-    // -- payloads that are made late -----------------------------------------------------
-
-    /// Queues a task.
-    pub fn queue(&mut self, task: Task) {
-        self.held += task.payload.held();
-        self.late += usize::from(task.payload.is_late().is_some());
-        self.queue.push_back(task);
-    }
-
-    /// Bytes of unfinished calls.
-    pub fn held_bytes(&self) -> u64 {
-        self.held + self.store.lent_bytes()
-    }
-
-    /// Whether they are as many as may be.
-    pub fn is_full(&self) -> bool {
-        self.held_bytes() >= self.room
-    }
-
-    /// Whether the driver has to hear of something that it has not been told of.
-    pub fn needs_driver(&mut self) -> bool {
-        let late = !self.late_said && self.due().is_some();
-        let untidy = self.untidy && self.quiet.is_none();
-        self.late_said |= late;
-        let hurry = std::mem::take(&mut self.hurry);
-        late || untidy || hurry || !self.attention.is_empty()
-    }
-
-    /// When to tidy up, for the driver, if there is anything to; if that is now, it is done.
-    pub fn tidy(&mut self) -> Option<Duration> {
-        if !self.untidy && !self.lives.iter().any(|life| life.returns.any()) {
-            return None;
-        }
-        let answered = self.counters.answered;
-        let quiet = self.quiet.filter(|(_, before)| *before == answered);
-        let (since, _) = *self.quiet.insert(quiet.unwrap_or_else(|| (Instant::now(), answered)));
-        let left = TIDY.saturating_sub(since.elapsed());
-        if left.is_zero() {
-            self.tidy_up();
-            return None;
-        }
-        Some(left)
-    }
-
-    /// Nothing has happened for a while: blocks that nobody looks at any more go home, and what is
-    /// free goes back to the kernel.
-    fn tidy_up(&mut self) {
-        self.untidy = false;
-        self.quiet = None;
-        for life in &mut self.lives {
-            // the next one is dropped when nobody may be looking
-            life.returns.leave();
-            if life.settle_debts().is_err() {
-                life.give_up();
-            }
-        }
-        let _kept = self.store.trim(); // memory that cannot be given back stays warm
-    }
-
-    /// The task whose payload is to be made next: one that could be sent, or one of the next if
-    /// there is room.
-    pub fn due(&self) -> Option<(TaskId, Late)> {
-        if self.late == 0 {
-            return None;
-        }
-        let (index, late) =
-            self.queue.iter().take(MADE_AHEAD).enumerate().find_map(|(index, task)| {
-                Some((index, (task.id, task.payload.is_late()?.clone())))
-            })?;
-        (index == 0 || !self.is_full()).then_some(late)
-    }
-
-    /// The payload has been made, or cannot be. A task that has been taken back meanwhile needs
-    /// neither.
-    pub fn encoded(&mut self, id: TaskId, made: std::result::Result<Payload, Outcome>) {
-        let Some(index) = self.queue.iter().position(|task| task.id == id) else { return };
-        match made {
-            Ok(payload) => {
-                self.held += payload.held();
-                self.late -= 1;
-                self.spent_payloads
-                    .push(std::mem::replace(&mut self.queue[index].payload, payload));
-            }
-            Err(outcome) => {
-                if let Some(task) = self.queue.remove(index) {
-                    self.finish(task, outcome);
-                }
-            }
-        }
-    }
-
-    // -- sending -------------------------------------------------------------------------
-
-    /// Tasks that a worker may have at a time: one runs, and others wait in its ring so that it
-    /// need not. None do while nobody knows how long tasks take.
-    fn credit(&self) -> u64 {
-        match self.average_ns {
-            None => 1,
-            Some(average) => (AHEAD_NS / average.max(1)).clamp(1, MOST_AHEAD) + 1,
-        }
-    }
-
-    fn send_out(&mut self) {
-        self.rebalance();
-        let mut woken: u64 = 0;
-        while let Some(index) = self.queue.front().and_then(|_| self.hand()) {
-            let Some(task) = self.queue.pop_front() else { break };
-            if !task.completion.wanted() {
-                self.finish(task, Outcome::Cancelled);
-                continue;
-            }
-            if task.payload.is_late().is_some() {
-                self.queue.push_front(task); // its payload has yet to be made
-                break;
-            }
-            if let Some(task) = self.send(index, task) {
-                self.queue.push_front(task); // its ring is full: it has enough to do
-                break;
-            }
-            if index < 64 {
-                woken |= 1 << index;
-            } else {
-                self.lives[index].ring();
-            }
-        }
-        for index in 0..self.lives.len().min(64) {
-            if woken & 1 << index != 0 {
-                self.lives[index].ring();
-            }
-        }
-        let waiting = self.lives.iter().any(|life| life.sent.len() > 1);
-        if (!self.queue.is_empty() || waiting) && self.supervisor.has_vacancy() {
-            let coming = self.starts.len() + self.lives.iter().filter(|life| !life.ready).count();
-            let not_begun = self.lives.iter_mut().map(Life::not_begun).sum::<usize>();
-            let wanted = (self.queue.len() + not_begun).saturating_sub(coming);
-            for _ in 0..wanted {
-                if !self.supervisor.has_vacancy() {
-                    break;
-                }
-                self.handle(Event::Wanted);
-            }
-        }
-    }
-
-    /// The worker that should have the next task, if any may have one: an idle one that is
-    /// awake, else an idle one, else the one with the fewest.
-    fn hand(&self) -> Option<usize> {
-        let credit = self.credit() as usize;
-        let best = self
-            .lives
-            .iter()
-            .enumerate()
-            .filter(|(_, life)| {
-                !life.retiring
-                    && !life.overdue
-                    && life.sent.len() < credit
-                    && self.tasks_per_worker.is_none_or(|limit| life.accepted < limit)
-            })
-            .min_by_key(|(_, life)| {
-                (life.sent.len(), !life.ready, life.sent.is_empty() && life.seems_asleep())
-            });
-        best.map(|(index, _)| index)
-    }
-
-    /// Sends a task, or gives it back. One that cannot be sent at all is told so.
-    fn send(&mut self, index: usize, mut task: Task) -> Option<Task> {
-        let held = task.payload.held();
-        let mut lacking = self.lives[index].lacking(&task);
-        let lacked = lacking.iter_mut().flatten().map(|(_, _, payload)| payload);
-        let mut settled = std::iter::once(&mut task.payload).chain(lacked);
-        let settled = settled.try_for_each(|payload| payload.settle(&self.store));
-        self.held -= held - task.payload.held();
-        if let Err(error) = settled {
-            let size = task.callable.bytes.len().max(task.payload.length());
-            let why = format!("no shared memory for a call of {size} bytes: {error}");
-            self.finish(task, Outcome::Broken(why.into()));
-            return None;
-        }
-        if let Some(options) = &task.options {
-            let look = options.first_look();
-            self.look_within(look);
-        }
-        self.lives[index].send(task, lacking)
-    }
-
-    /// Tasks begin in the order of their submission, as far as anybody can tell: a worker that
-    /// has nothing to do must not pass over one that waits behind a long task elsewhere. So
-    /// what is older than the queue and has not begun goes back to its front; with nothing
-    /// queued, half of what the fullest worker has.
-    fn rebalance(&mut self) {
-        let limit = self.tasks_per_worker;
-        let idle = self.lives.iter().any(|life| {
-            life.sent.is_empty()
-                && life.ready
-                && !life.retiring
-                && limit.is_none_or(|limit| life.accepted < limit)
-        });
-        if !idle {
-            return;
-        }
-        let mut back = Vec::new();
-        if let Some(next) = self.queue.front().map(|task| task.id) {
-            for index in 0..self.lives.len() {
-                if self.lives[index].sent.iter().skip(1).any(|sent| sent.task.id < next) {
-                    back.extend(self.lives[index].take_back(usize::MAX));
-                }
-            }
-        } else {
-            let fullest = (0..self.lives.len()).max_by_key(|&i| self.lives[i].sent.len());
-            if let Some(index) = fullest.filter(|&index| self.lives[index].sent.len() > 1) {
-                let half = self.lives[index].not_begun().div_ceil(2);
-                back = self.lives[index].take_back(half);
-            }
-        }
-        back.sort_by_key(|sent| std::cmp::Reverse(sent.task.id));
-        self.counters.moved += back.len() as u64;
-        self.requeue(back);
-    }
-
-    /// Puts tasks that have not begun back to the front, in their old order. `back` has the
-    /// last one first.
-    pub fn requeue(&mut self, back: Vec<Sent>) {
-        for sent in back {
-            self.queue.push_front(sent.task);
-        }
-    }
-
     // -- cancelling ----------------------------------------------------------------------
 
     /// Takes a task back if it has not begun.
@@ -649,6 +413,7 @@ impl Core {
         match self.life(one) {
             Some(life) => {
                 life.process = Some(Arc::new(process));
+                // what it was given up for may have come before the word of its start
                 if killed || life.doomed {
                     life.kill();
                 }
