@@ -318,7 +318,7 @@ def nested_limit(method):
     from oxgang.concurrent.futures import ProcessPoolExecutor
 
     context = None if method == "template" else multiprocessing.get_context(method)
-    with ProcessPoolExecutor(1, context, task_timeout=0.1, timeout_grace=0.1) as pool:
+    with ProcessPoolExecutor(1, context, task_timeout=0.3, timeout_grace=0.1) as pool:
         raise pool.submit(stuck_in_c).exception()
 
 

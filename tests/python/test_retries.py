@@ -194,7 +194,7 @@ def test_many_at_once(folder):
 def test_attempts_have_their_own_limit(folder):
     """A try's time begins anew, and a late signal of one try does not hit the next."""
     with make("template", 1) as pool:
-        asked = TaskOptions(timeout=0.3, timeout_grace=60, retries=3, retry_on=TaskTimeout)
+        asked = TaskOptions(timeout=1.0, timeout_grace=60, retries=3, retry_on=TaskTimeout)
         assert pool.submit_with(asked, calls.slow_at_first, folder, 2).result() == 3
         assert pool.statistics()["started"] == 1
 

@@ -151,6 +151,12 @@ impl Life {
         })
     }
 
+    /// Its memory, for a test that plays the worker.
+    #[cfg(test)]
+    pub fn words(&self) -> Mapped {
+        self.words.clone()
+    }
+
     pub fn channel(&self) -> &Segment {
         &self.segment
     }

@@ -311,3 +311,90 @@ impl Sent {
         self.task.options.as_ref()?.first_look()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use oxgang_os::event::WakeUp;
+    use oxgang_os::segment::Segment;
+    use oxgang_shm::channel::WorkerEnd;
+    use oxgang_shm::ring::FIRST_INCARNATION;
+    use oxgang_shm::watch::{WATCH_BYTES, Watch};
+
+    use super::*;
+    use crate::segment::Mapped;
+    use crate::store::Store;
+    use crate::task::{Callable, JoinHandle, Payload, Task};
+    use crate::wire;
+
+    /// A pool whose one worker is played by the test.
+    fn core() -> Core {
+        let segment = Segment::create("test", WATCH_BYTES as u64).unwrap();
+        let words = Mapped::new(segment.map(0, WATCH_BYTES).unwrap());
+        let store = Store::new(segment, WATCH_BYTES as u64);
+        let bell = Arc::new(WakeUp::new().unwrap());
+        let watch = Watch::new(words);
+        let mut core = Core::new(1, None, Vec::new(), 1 << 20, store, bell.clone(), watch);
+        core.handle(Event::Wanted);
+        core.starts.clear();
+        let mut life = Life::new(FIRST_INCARNATION, &Payload::default(), &bell).unwrap();
+        life.ready = true;
+        core.lives.push(life);
+        core
+    }
+
+    /// Gives the task to the worker, whatever that has already.
+    fn send(core: &mut Core, callable: &Arc<Callable>, id: u64) -> Arc<JoinHandle> {
+        let handle = JoinHandle::new();
+        core.watched += 1;
+        let task = Task::new(id, callable.clone(), vec![id as u8], handle.clone());
+        core.queue(task);
+        let task = core.queue.pop_back().unwrap();
+        let lacking = core.lives[0].lacking(&task);
+        assert!(core.lives[0].send(task, lacking).is_none());
+        handle
+    }
+
+    #[test]
+    fn who_has_gone_on_to_another_task_is_not_ended() {
+        let mut core = core();
+        let callable = Callable::new(vec![1]);
+        let (first, _second) = (send(&mut core, &callable, 1), send(&mut core, &callable, 2));
+        let third = send(&mut core, &callable, 3);
+        let mut worker = WorkerEnd::open(core.lives[0].words()).unwrap();
+        let (mut payload, mut begun) = (Vec::new(), Vec::new());
+        while begun.len() < 2 {
+            let request = worker.take(&mut payload).unwrap().unwrap();
+            if request.kind == wire::TASK {
+                begun.push(request.position);
+                if begun.len() == 1 {
+                    worker.publish(wire::RESULT, request.id, 0, &[b"done"]).unwrap().unwrap();
+                }
+            }
+        }
+        assert!(!core.condemn(0, begun[0], Cause::Terminated), "it is done");
+        let life = &core.lives[0];
+        assert!(!life.retiring && life.ending.is_none());
+        assert!(matches!(first.join(), Some(Outcome::Result(_))));
+        assert_eq!((life.sent.len(), life.sent[0].task.id), (1, 2), "what it has begun");
+        assert_eq!(core.queue.front().map(|task| task.id), Some(3), "what it has not");
+        // and now it can be ended for the second, which takes nobody along
+        assert!(core.condemn(0, begun[1], Cause::Terminated));
+        assert!(core.lives[0].retiring);
+        core.break_down("over".into());
+        assert!(matches!(third.join(), Some(Outcome::Broken(_))));
+    }
+
+    #[test]
+    fn the_driver_is_woken_for_what_is_due_before_it_would_look() {
+        let mut core = core();
+        core.look_within(Some(Duration::from_secs(10)));
+        assert!(std::mem::take(&mut core.hurry), "it did not know of any");
+        core.look_within(Some(Duration::from_secs(20)));
+        assert!(!core.hurry, "it looks before that");
+        core.look_within(Some(Duration::from_secs(1)));
+        assert!(core.hurry);
+    }
+}
