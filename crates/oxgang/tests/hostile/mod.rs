@@ -60,7 +60,8 @@ impl Script {
             1 => body.extend((0..self.byte() % 64).map(|_| 0).collect::<Vec<u8>>()),
             2 => {
                 let count = self.byte() % 4;
-                let said = if self.byte() % 8 == 0 { self.number() } else { u64::from(count) };
+                let said =
+                    if self.byte().is_multiple_of(8) { self.number() } else { u64::from(count) };
                 body.extend(said.to_le_bytes());
                 (0..count).for_each(|_| body.extend(self.block()));
             }
@@ -103,7 +104,7 @@ pub fn worker(data: &[u8]) {
         pool: copy_of(&pool),
         wake: WakeUp::new().unwrap().as_fd().try_clone_to_owned().unwrap(),
     };
-    if script.byte() % 8 == 0 {
+    if script.byte().is_multiple_of(8) {
         script.scribble(&words);
     }
     let Ok(mut worker) = Worker::join(invited) else { return };
@@ -113,7 +114,7 @@ pub fn worker(data: &[u8]) {
         let flags = [0, IN_BLOCK, ATTACHED, IN_BLOCK | ATTACHED][usize::from(script.byte()) % 4];
         let (id, aux, body) = (script.number(), script.number(), script.body());
         let Ok(Ok(_)) = owner.requests.push(kind | flags, id, aux, &[&body]) else { return };
-        if script.byte() % 16 == 0 {
+        if script.byte().is_multiple_of(16) {
             script.scribble(&words);
         }
         let request = match worker.try_next() {
@@ -158,14 +159,14 @@ impl Starter for Hostile {
             let kinds = [wire::RESULT, wire::FAILURE, wire::READY, wire::KEEP, wire::RELEASE, 77];
             let kind = kinds[usize::from(script.byte()) % kinds.len()];
             let flags = [0, 0, IN_BLOCK, ATTACHED][usize::from(script.byte()) % 4];
-            if script.byte() % 2 == 0 {
+            if script.byte().is_multiple_of(2) {
                 end.take(&mut Vec::new()).ok(); // it begins something, and does not tell
             }
             let (id, aux, body) = (script.number(), script.number(), script.body());
             if end.publish(kind | flags, id, aux, &[&body]).is_err() {
                 break;
             }
-            if script.byte() % 16 == 0 {
+            if script.byte().is_multiple_of(16) {
                 script.scribble(&words);
             }
         }
