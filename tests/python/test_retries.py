@@ -108,7 +108,7 @@ def test_exceptions_of_any_module(method, listed):
 
 
 def test_limits_run_again_if_listed(folder):
-    options = {"timeout": 0.1, "timeout_grace": 0.1}
+    options = {"timeout": 0.5, "timeout_grace": 0.1}
     with make("template", 2) as pool:
         for listed, runs in [(None, 1), (TaskTimeout, 3), (TimeoutError, 3), (KeyError, 1)]:
             path = folder.path / f"runs-{listed}"
