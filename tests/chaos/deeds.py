@@ -35,6 +35,17 @@ def compute(path, number, rounds):
     return sum(i * i for i in range(rounds))
 
 
+def overrun(path, number, deaf):
+    """Runs until its time limit ends it; `deaf`: it does not listen to that."""
+    count(path, number)
+    while True:
+        try:
+            time.sleep(600)
+        except TimeoutError:
+            if not deaf:
+                raise
+
+
 def fail(path, number, text):
     count(path, number)
     raise LookupError(text)

@@ -24,8 +24,9 @@ from pathlib import Path
 
 import deeds
 from harasser import Harasser
+from oxgang import TaskOptions
 from oxgang.concurrent.futures import ProcessPoolExecutor
-from oxgang.errors import BrokenProcessPool, PayloadError, WorkerCrashed
+from oxgang.errors import BrokenProcessPool, PayloadError, TaskTimeout, WorkerCrashed
 
 # how often a task is of a kind, in ten thousand
 KINDS = {
@@ -41,10 +42,14 @@ KINDS = {
     "die": 20,
     "leave": 15,
     "nested": 5,
+    "overrun": 5,
 }
 METHODS = {"template": 90, "fork": 7, "spawn": 1, "forkserver": 2}
 ENDINGS = {"wait": 60, "cancel": 15, "kill": 5, "terminate": 5, "interrupt": 10, "drop": 5}
 SIZES = {0: 30, 10: 30, 1000: 30, 50_000: 3, 70_000: 3, 500_000: 1}
+
+
+LIMITS = TaskOptions(timeout=0.05, timeout_grace=0.05)
 
 
 def choose(dice, weights):
@@ -145,7 +150,9 @@ class Storm:
             kind = choose(dice, KINDS)
             function, argument, expected = call_of(dice, kind)
             task = Task(kind, number, expected)
-            task.future = pool.submit(function, str(path), number, argument)
+            call = function, str(path), number, argument
+            limited = kind == "overrun"
+            task.future = pool.submit_with(LIMITS, *call) if limited else pool.submit(*call)
             handed_in.append(task)
             if dice.random() < 0.1:
                 self._watch(task)
@@ -220,7 +227,7 @@ class Storm:
             raise Wrong(f"seed {self.seed}: {task.future} was told of {task.told} times")
         return came_to
 
-    def _came_to(self, task, ending):
+    def _came_to(self, task, ending):  # noqa: PLR0911
         try:
             error = task.future.exception(timeout=0)
         except CancelledError:
@@ -236,6 +243,7 @@ class Storm:
             right = task.future.result() == task.expected == task.future.result()
             return "result" if right else "wrong"
         failed = {
+            "overrun": lambda: isinstance(error, TaskTimeout),
             "fail": lambda: type(error) is LookupError and error.args == (task.expected,),
             "exits": lambda: type(error) is SystemExit and error.code == task.expected,
             "bad result": lambda: type(error) is TypeError,
@@ -243,7 +251,9 @@ class Storm:
             "bad error": lambda: isinstance(error, PayloadError),
             "refusing": lambda: isinstance(error, PayloadError),
         }.get(task.kind)
-        return "failure" if failed is not None and failed() else "wrong"
+        if failed is None or not failed():
+            return "wrong"
+        return "overrun" if task.kind == "overrun" else "failure"
 
     def _crashed(self, task, ending, error):
         if error.task_id is None or not error.function:
@@ -268,6 +278,10 @@ class Storm:
             "lost": came_to["lost"] + came_to["died"],
         }
         got = {name: counts[name] for name in expected}
+        if came_to["overrun"]:
+            # one that is asked to stop answers; one that is ended is neither answered nor lost
+            expected["answered or stopped"] = expected.pop("answered") + came_to["overrun"]
+            got["answered or stopped"] = got.pop("answered") + counts["stopped"]
         if got != expected:
             raise Wrong(f"seed {self.seed}: the pool counts {got}, it was {expected}")
 
@@ -291,6 +305,7 @@ RUNS = {
     "result": (1, 1),
     "failure": (1, 1),
     "died": (1, 1),
+    "overrun": (0, 1),  # it may have been ended before it came to count
     "lost": (0, 1),  # the worker may have died between taking it up and counting
     "cancelled": (0, 0),
     "ended": (0, 1),
@@ -328,6 +343,10 @@ def _leave(dice):
     return deeds.leave, code, code
 
 
+def _overrun(dice):
+    return deeds.overrun, dice.random() < 0.5, None
+
+
 def _bad_argument(_dice):
     return deeds.same, threading.Lock(), None
 
@@ -353,6 +372,7 @@ CALLS = {
     "bad error": _plain(deeds.bad_error),
     "refusing": _plain(deeds.refusing),
     "nested": _plain(deeds.nested),
+    "overrun": _overrun,
 }
 
 
