@@ -221,6 +221,16 @@ def stuck_in_c():
     return sum(range(10**15))
 
 
+def die_with(lock):
+    lock.acquire()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def take_and_release(lock):
+    with lock:
+        return True
+
+
 def wait_for_lock():
     held = threading.Lock()
     held.acquire()

@@ -2,8 +2,9 @@
 
 They are the questions on which process pools differ most: what a killed worker costs, what an
 exception or a result costs that does not survive its way, who is left when the program is killed,
-whether Ctrl-C ends the program, whether an endless input can be mapped, whether pools nest. Each
-is asked here once and plainly; the details are in the files of their own.
+whether Ctrl-C ends the program, whether an endless input can be mapped, whether pools nest, what
+becomes of a lock whose owner dies and of a task that takes too long. Each is asked here once and
+plainly; the details are in the files of their own.
 """
 
 import itertools
@@ -13,10 +14,11 @@ import signal
 
 import calls
 import oxgang
+import oxgang.multiprocessing
 import pytest
 from oxgang.concurrent.futures import ProcessPoolExecutor
 from oxgang.concurrent.futures.process import WorkerCrashed
-from oxgang.errors import PayloadError
+from oxgang.errors import PayloadError, TaskTimeout
 from programs import HERE, Program
 
 METHODS = ("template", "fork", "spawn", "forkserver")
@@ -134,3 +136,23 @@ def test_an_endless_input_with_a_buffer(pool):
 def test_a_pool_in_a_worker(pool, method):
     pids = pool.submit(calls.nested, 2, method).result()
     assert len({os.getpid(), *pids}) == 4
+
+
+def test_the_owner_of_a_lock_dies(pool):
+    """The standard lock is lost for ever, and whoever wants it waits as long."""
+    lock = oxgang.multiprocessing.Lock()
+    with pytest.raises(WorkerCrashed):
+        pool.submit(calls.die_with, lock).result()
+    assert pool.submit(calls.take_and_release, lock).result() is True
+    with lock:
+        assert True
+
+
+def test_a_task_is_over_its_time(pool):
+    """Also in C code that never comes back; and only this task is ended."""
+    options = oxgang.TaskOptions(timeout=0.2, timeout_grace=0.1)
+    late = pool.submit_with(options, calls.stuck_in_c)
+    others = [pool.submit(calls.same, number) for number in range(20)]
+    with pytest.raises(TaskTimeout, match=r"(?s)stuck_in_c.*calls\.py"):
+        late.result()
+    assert [one.result() for one in others] == list(range(20))

@@ -101,3 +101,148 @@ impl Core {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use oxgang_os::event::WakeUp;
+    use oxgang_os::segment::Segment;
+    use oxgang_shm::channel::WorkerEnd;
+    use oxgang_shm::ring::FIRST_INCARNATION;
+    use oxgang_shm::watch::{WATCH_BYTES, Watch};
+
+    use super::*;
+    use crate::pool::life::Life;
+    use crate::segment::Mapped;
+    use crate::store::Store;
+    use crate::supervisor::Event;
+    use crate::task::{Callable, JoinHandle};
+    use crate::wire;
+
+    const LONG: usize = 300_000;
+
+    /// What the worker does, one after the other; it may die before any of these.
+    const STEPS: [&str; 6] = ["begin", "keep", "answer", "answer the next", "release", "none"];
+
+    struct Played {
+        core: Core,
+        store: Arc<Store>,
+        worker: WorkerEnd<Mapped>,
+        handles: Vec<Arc<JoinHandle>>,
+    }
+
+    /// A pool with one worker, played by the test, and two tasks there that share one block, the
+    /// second with a long pickle besides.
+    fn play() -> Played {
+        let segment = Segment::create("test", WATCH_BYTES as u64).unwrap();
+        let watch = Watch::new(Mapped::new(segment.map(0, WATCH_BYTES).unwrap()));
+        let store = Store::new(segment, WATCH_BYTES as u64);
+        let bell = Arc::new(WakeUp::new().unwrap());
+        let mut core = Core::new(1, None, Vec::new(), 1 << 30, store.clone(), bell.clone(), watch);
+        core.handle(Event::Wanted);
+        core.starts.clear();
+        let mut life = Life::new(FIRST_INCARNATION, &Payload::default(), &bell).unwrap();
+        life.ready = true;
+        let worker = WorkerEnd::open(life.words()).unwrap();
+        core.lives.push(life);
+        let (callable, array) = (Callable::new(vec![1]), vec![7; LONG]);
+        let mut handles = Vec::new();
+        for (id, head) in [(1, vec![1]), (2, vec![2; LONG])] {
+            let handle = JoinHandle::new();
+            core.watched += 1;
+            let payload = Payload::from(head).with(vec![store.share(&array).unwrap()]);
+            core.queue(Task::new(id, callable.clone(), payload, handle.clone()));
+            let mut task = core.queue.pop_back().unwrap();
+            let held = task.payload.held();
+            task.payload.settle(&store).unwrap();
+            core.held -= held - task.payload.held();
+            let lacking = core.lives[0].lacking(&task);
+            assert!(core.lives[0].send(task, lacking).is_none());
+            handles.push(handle);
+        }
+        Played { core, store, worker, handles }
+    }
+
+    impl Played {
+        fn step(&mut self, name: &str, offset: u64) {
+            let mut payload = Vec::new();
+            let mut say = |kind, id, aux| {
+                self.worker.publish(kind, id, aux, &[]).unwrap().unwrap();
+            };
+            match name {
+                "keep" => say(wire::KEEP, 1, offset),
+                "answer" => say(wire::RESULT, 1, 0),
+                "release" => say(wire::RELEASE, 0, offset),
+                "answer the next" => say(wire::RESULT, 2, 0),
+                "begin" => {
+                    let mut tasks = 0;
+                    while tasks < 2 {
+                        let request = self.worker.take(&mut payload).unwrap().unwrap();
+                        tasks += usize::from(request.kind == wire::TASK);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn a_block_is_free_exactly_when_nobody_can_look_at_it() {
+        let page = |bytes: usize| bytes.next_multiple_of(4096) as u64;
+        let (array, pickle) = (page(LONG), page(LONG));
+        for dies_before in 0..STEPS.len() {
+            for owner_looks in [false, true] {
+                let mut played = play();
+                assert_eq!(played.store.lent_bytes(), array + pickle, "one array for both");
+                let offset = {
+                    let sent = &played.core.lives[0].sent[0];
+                    sent.task.payload.attached()[0].block().offset
+                };
+                for (number, name) in STEPS.iter().enumerate().take(dies_before) {
+                    played.step(name, offset);
+                    if owner_looks {
+                        played.core.turn();
+                        let expected = match number {
+                            0..=2 => array + pickle,
+                            3 => array, // answered, and still looked at
+                            _ => 0,
+                        };
+                        assert_eq!(played.store.lent_bytes(), expected, "after {name}");
+                    }
+                }
+                // the worker is dead: what it held goes, what it had not begun stays
+                played.core.handle(Event::Exited(FIRST_INCARNATION));
+                let begun = dies_before > 0;
+                let expected = if begun { 0 } else { array + pickle };
+                assert_eq!(
+                    played.store.lent_bytes(),
+                    expected,
+                    "death before {:?}, seen step by step: {owner_looks}",
+                    STEPS[dies_before]
+                );
+                assert_eq!(played.core.queue.len(), if begun { 0 } else { 2 });
+                played.core.break_down("over".into());
+                assert_eq!(played.store.lent_bytes(), 0);
+                assert_eq!(played.core.held, 0);
+                for (index, handle) in played.handles.drain(..).enumerate() {
+                    let answered = dies_before > [2, 3][index];
+                    let outcome = handle.join().unwrap();
+                    assert_eq!(matches!(outcome, Outcome::Result(_)), answered);
+                    assert_eq!(matches!(outcome, Outcome::Crashed(_)), begun && !answered);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn who_makes_up_a_release_is_given_up_and_nothing_is_freed_twice() {
+        let mut played = play();
+        played.step("begin", 0);
+        played.step("release", 4096);
+        played.core.turn();
+        assert!(played.core.lives[0].given_up);
+        played.core.handle(Event::Exited(FIRST_INCARNATION));
+        assert_eq!(played.store.lent_bytes(), 0);
+    }
+}
