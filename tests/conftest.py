@@ -28,6 +28,9 @@ HELPERS = (
 )
 _stderr = 2
 
+# a run that was started by nohup ignores it, and so would every program of the tests
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
 
 class Hung(BaseException):
     """The watchdog's. Not an Exception, so that no test or tested code swallows it."""
