@@ -28,8 +28,10 @@ HELPERS = (
 )
 _stderr = 2
 
-# a run that was started by nohup ignores it, and so would every program of the tests
+# a run that was started by nohup, or in the background of a script, ignores these, and so would
+# every program of the tests
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Hung(BaseException):
