@@ -154,3 +154,13 @@ def test_rounding_is_up(tree):
     for quota in (100_000, 100_001, 199_999):
         files = v2({"cpu.max": f"{quota} 100000\n"})
         assert usable_cpus(tree(files)) == math.ceil(quota / 100_000)
+
+
+def test_a_process_pool_follows_the_quota(monkeypatch):
+    from oxgang.concurrent.futures import ProcessPoolExecutor
+
+    monkeypatch.setattr(_cpus, "usable_cpus", lambda: 1)
+    with ProcessPoolExecutor() as pool:
+        assert pool._max_workers == 1
+    with ProcessPoolExecutor(3) as pool:
+        assert pool._max_workers == 3

@@ -117,7 +117,8 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
     """Runs calls in a pool of processes; as `concurrent.futures.ProcessPoolExecutor`.
 
     Args:
-        max_workers: Processes at most; default: CPUs that this process may use.
+        max_workers: Processes at most; default: CPUs that this process may use, by its affinity
+            and by its container's quota.
         mp_context: A `multiprocessing` context: workers are started by it, with its meaning.
             None: by a template process (see ``docs/design``), unless the program has called
             `multiprocessing.set_start_method`.
@@ -163,7 +164,7 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
         retry_on=(),
     ):
         if max_workers is None:
-            max_workers = cpu_count()
+            max_workers = _workers_by_default()
         elif max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
@@ -302,6 +303,12 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
         names = ("incarnation", "pid", "ready", "tasks")
         workers = [dict(zip(names, worker, strict=True)) for worker in self._handle.workers()]
         return {**self._handle.counters(), "workers": workers}
+
+
+def _workers_by_default():
+    from oxgang._cpus import usable_cpus  # what a container may use, not what the machine has
+
+    return min(cpu_count(), usable_cpus())
 
 
 def _refuse_while_importing_main():
