@@ -106,8 +106,10 @@ class _ContextStarter:
         if process is None:
             return None
         with _asking:
-            process.join(5)
-            code = process.exitcode
+            code = process.exitcode  # it has ended, so mostly this says how
+            if code is None:
+                process.join(5)
+                code = process.exitcode
             if code is not None:
                 process.close()
         return code
