@@ -120,26 +120,35 @@ class _Apart(list):
         return False
 
 
-_idle = {}  # picklers that wait for their next object, by class and whether they leave things out
-for _class in (_Outbound, Pickler):
-    _idle[_class, False], _idle[_class, True] = [], []
+class _Kind:
+    """Picklers of one class, and whether they leave things out; those that wait for an object."""
+
+    __slots__ = ("apart", "idle", "pickler_class")
+
+    def __init__(self, pickler_class, apart):
+        self.pickler_class = pickler_class
+        self.apart = apart
+        self.idle = []
 
 
-def _dump(pickler_class, obj, apart):
+_TO_WORKER, _CALL = _Kind(_Outbound, False), _Kind(_Outbound, True)
+_BACK, _RESULT = _Kind(Pickler, False), _Kind(Pickler, True)
+
+
+def _dump(kind, obj):
     """The pickle as bytes; or, if buffers may go apart and some do, pickle and buffers."""
-    idle = _idle[pickler_class, apart]
     try:
-        pickler, buffer, table, left_out = idle.pop()  # making one costs more than a small pickle
+        pickler, buffer, table, left_out = kind.idle.pop()  # making one costs more than to pickle
     except IndexError:
         buffer, table, left_out = io.BytesIO(), None, _Apart()
-        take = left_out.take if apart else None
-        pickler = pickler_class(buffer, 5, buffer_callback=take)
-    if table is not _reducers():
-        pickler.dispatch_table = table = _reducers()
+        take = left_out.take if kind.apart else None
+        pickler = kind.pickler_class(buffer, 5, buffer_callback=take)
+    if table is not (known := _table or _reducers()):
+        pickler.dispatch_table = table = known
     try:
         pickler.dump(obj)
     except _ReadOnly:
-        return _dump_anew(_unlocking(pickler_class), obj, _reducers())
+        return _dump_anew(_unlocking(kind.pickler_class), obj, _reducers())
     data = buffer.getvalue()
     if left_out:
         return data, left_out
@@ -147,7 +156,7 @@ def _dump(pickler_class, obj, apart):
         pickler.clear_memo()
         buffer.seek(0)
         buffer.truncate()
-        idle.append((pickler, buffer, table, left_out))
+        kind.idle.append((pickler, buffer, table, left_out))
     return data
 
 
@@ -161,18 +170,18 @@ def _dump_anew(pickler_class, obj, table):
     return (data, left_out) if left_out else data
 
 
-def dumps(obj, apart=False):
+def dumps(obj, kind=_TO_WORKER):
     """An object on its way to a worker."""
     try:
-        return _dump(_Outbound, obj, apart)
+        return _dump(kind, obj)
     except _NeedsValue:
         pass
     except (PicklingError, AttributeError, TypeError) as plain:
-        return _by_value_or(plain, obj, apart)
+        return _by_value_or(plain, obj, kind.apart)
     try:
-        return _by_value(obj, apart)
+        return _by_value(obj, kind.apart)
     except Exception as by_value:
-        return _by_name_or(by_value, obj, apart)
+        return _by_name_or(by_value, obj, kind.apart)
 
 
 def _by_value_or(plain, obj, apart):
@@ -187,27 +196,28 @@ def _by_name_or(by_value, obj, apart):
     if getattr(sys.modules.get("__main__"), "__file__", None) is None:
         raise by_value
     try:
-        return _dump(Pickler, obj, apart)
+        return _dump(_RESULT if apart else _BACK, obj)
     except Exception:
         raise by_value from None
 
 
-def dumps_back(obj, apart=False):
+def dumps_back(obj, kind=_BACK):
     """An object on its way to the owner."""
     try:
-        return _dump(Pickler, obj, apart)
+        return _dump(kind, obj)
     except (PicklingError, AttributeError, TypeError) as plain:
-        return _by_value_or(plain, obj, apart)
+        return _by_value_or(plain, obj, kind.apart)
 
 
 def dump_call(arguments):
-    """Positional and keyword arguments: a pickle, or a pickle and what goes apart."""
-    return dumps(arguments, True)
+    """Positional and keyword arguments, or anything else that a worker gets: a pickle, or a pickle
+    and what goes apart."""
+    return dumps(arguments, _CALL)
 
 
 def dump_result(value):
     """A result, as `dump_call`."""
-    return dumps_back(value, True)
+    return dumps_back(value, _RESULT)
 
 
 # -- by value ---------------------------------------------------------------------------
@@ -252,7 +262,7 @@ def dump_callable(function):
     """
     main = function.__module__ == "__main__"
     if not main and _importable(function):
-        return _dump(Pickler, function, False), []
+        return _dump(_BACK, function), []
     data = dumps(function)
     if not main or not isinstance(function, types.FunctionType):
         return data, None

@@ -20,7 +20,7 @@ descriptor in each process that uses it. Needs numpy.
 import weakref
 
 from oxgang import _core
-from oxgang._pickling import dumps, loads
+from oxgang._pickling import dump_call, loads
 
 try:
     import numpy
@@ -185,7 +185,7 @@ def share(obj):
     Raises:
         what pickling raises, and MemoryError: the kernel has no memory or no descriptor for it.
     """
-    dumped = dumps(obj, True)
+    dumped = dump_call(obj)
     data, buffers = dumped if isinstance(dumped, tuple) else (dumped, [])
     parts, end = [], 0
     for piece in (data, *buffers):

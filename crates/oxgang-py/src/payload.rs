@@ -25,6 +25,8 @@ use crate::raw::{Buffer, Lent};
 
 /// Shorter blocks are copied by who receives them: a mapping and its page faults cost more.
 const WORTH_MAPPING: usize = 1 << 18;
+/// Shorter pickles are copied, which is cheaper than to hold on to them.
+const WORTH_LEAVING: usize = 1 << 12;
 /// Copies from here on are made without the interpreter.
 const LONG_COPY: usize = 1 << 18;
 
@@ -91,6 +93,10 @@ fn pickled(store: &Arc<Store>, dump: &Py<PyAny>, value: &Bound<'_, PyAny>) -> Py
             (pickle, both.get_item(1)?.cast_into::<PyList>()?.iter().collect())
         }
     };
+    let bytes = pickle.as_bytes();
+    if bytes.len() < WORTH_LEAVING && apart.is_empty() {
+        return Ok([&[PICKLED], bytes].concat().into());
+    }
     // the pickle stays where it is until it is copied into shared memory
     let payload = Payload::new(vec![PICKLED], PyBackedBytes::from(pickle));
     settled(py, store, payload, &lend(&apart)?)

@@ -191,7 +191,7 @@ mod tests {
     fn a_block_is_free_exactly_when_nobody_can_look_at_it() {
         let page = |bytes: usize| bytes.next_multiple_of(4096) as u64;
         let (array, pickle) = (page(LONG), page(LONG));
-        for dies_before in 0..STEPS.len() {
+        for (dies_before, next) in STEPS.iter().enumerate() {
             for owner_looks in [false, true] {
                 let mut played = play();
                 assert_eq!(played.store.lent_bytes(), array + pickle, "one array for both");
@@ -218,8 +218,7 @@ mod tests {
                 assert_eq!(
                     played.store.lent_bytes(),
                     expected,
-                    "death before {:?}, seen step by step: {owner_looks}",
-                    STEPS[dies_before]
+                    "death before {next:?}, seen step by step: {owner_looks}"
                 );
                 assert_eq!(played.core.queue.len(), if begun { 0 } else { 2 });
                 played.core.break_down("over".into());
