@@ -148,7 +148,7 @@ def _dump(kind, obj):
     try:
         pickler.dump(obj)
     except _ReadOnly:
-        return _dump_anew(_unlocking(kind.pickler_class), obj, _reducers())
+        return _dump_anew(_unlocking(kind.pickler_class), obj, table, True)
     data = buffer.getvalue()
     if left_out:
         return data, left_out
@@ -160,9 +160,10 @@ def _dump(kind, obj):
     return data
 
 
-def _dump_anew(pickler_class, obj, table):
+def _dump_anew(pickler_class, obj, table, apart):
+    """As `_dump`, with a pickler of its own."""
     buffer, left_out = io.BytesIO(), _Apart()
-    pickler = pickler_class(buffer, 5, buffer_callback=left_out.take)
+    pickler = pickler_class(buffer, 5, buffer_callback=left_out.take if apart else None)
     if table is not None:
         pickler.dispatch_table = table
     pickler.dump(obj)
@@ -231,17 +232,10 @@ def _by_value(obj, apart):
         from collections import ChainMap
 
         table = ChainMap(ByValue.reducers, table)
-    if not apart:
-        buffer = io.BytesIO()
-        pickler = ByValue(buffer, 5)
-        if table is not None:
-            pickler.dispatch_table = table
-        pickler.dump(obj)
-        return buffer.getvalue()
     try:
-        return _dump_anew(ByValue, obj, table)
+        return _dump_anew(ByValue, obj, table, apart)
     except _ReadOnly:
-        return _dump_anew(_unlocking(ByValue), obj, table)
+        return _dump_anew(_unlocking(ByValue), obj, table, apart)
 
 
 def namespace(name):

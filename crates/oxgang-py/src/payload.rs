@@ -49,26 +49,31 @@ pub fn of_call(
     args: &Bound<'_, PyTuple>,
     kwargs: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<Call> {
-    if let Some(encoded) = plain(args, kwargs)
-        && (encoded.is_short() || !pool.is_full())
-    {
-        return settled_plain(args.py(), pool.store(), encoded).map(Call::Ready);
-    }
-    if pool.is_full() {
+    let encoded = plain(args, kwargs);
+    if !encoded.as_ref().is_some_and(Encoded::is_short) && pool.is_full() {
         let (args, kwargs) = (args.clone().unbind(), kwargs.map(|dict| dict.clone().unbind()));
         return Ok(Call::Late(LateCall { args, kwargs }));
     }
-    let both = (args, kwargs).into_pyobject(args.py())?;
-    pickled(pool.store(), &names(args.py())?.dump_call, both.as_any()).map(Call::Ready)
+    made(pool.store(), encoded, args, kwargs).map(Call::Ready)
 }
 
 /// The payload that was to be made later.
 pub fn of_late_call(py: Python<'_>, store: &Arc<Store>, late: &LateCall) -> PyResult<Payload> {
     let (args, kwargs) = (late.args.bind(py), late.kwargs.as_ref().map(|dict| dict.bind(py)));
-    if let Some(encoded) = plain(args, kwargs) {
-        return settled_plain(py, store, encoded);
+    made(store, plain(args, kwargs), args, kwargs)
+}
+
+fn made(
+    store: &Arc<Store>,
+    encoded: Option<Encoded<'_>>,
+    args: &Bound<'_, PyTuple>,
+    kwargs: Option<&Bound<'_, PyDict>>,
+) -> PyResult<Payload> {
+    let py = args.py();
+    match encoded {
+        Some(encoded) => settled_plain(py, store, encoded),
+        None => pickled(store, &names(py)?.dump_call, (args, kwargs).into_pyobject(py)?.as_any()),
     }
-    pickled(store, &names(py)?.dump_call, (args, kwargs).into_pyobject(py)?.as_any())
 }
 
 /// Both as plain bytes, and what goes apart; `None` if that cannot be.
@@ -118,24 +123,21 @@ fn lend(apart: &[Bound<'_, PyAny>]) -> PyResult<Vec<Lent>> {
 fn settled(
     py: Python<'_>,
     store: &Arc<Store>,
-    mut payload: Payload,
+    payload: Payload,
     lent: &[Lent],
 ) -> PyResult<Payload> {
-    let put = |mut payload: Payload| -> std::io::Result<Payload> {
-        if !lent.is_empty() {
-            let stored = lent.iter().map(|lent| store.share(lent.as_ref()));
-            payload = payload.with(stored.collect::<std::io::Result<Vec<Arc<Stored>>>>()?);
-        }
+    let length = payload.length() + lent.iter().map(|lent| lent.as_ref().len()).sum::<usize>();
+    let put = || -> std::io::Result<Payload> {
+        let stored = lent.iter().map(|lent| store.share(lent.as_ref()));
+        let mut payload = payload.with(stored.collect::<std::io::Result<Vec<Arc<Stored>>>>()?);
         payload.settle(store)?;
         Ok(payload)
     };
-    let length = payload.length() + lent.iter().map(|lent| lent.as_ref().len()).sum::<usize>();
-    let done = if length < LONG_COPY { put(payload) } else { py.detach(|| put(payload)) };
-    payload = done.map_err(|error| {
+    let done = if length < LONG_COPY { put() } else { py.detach(put) };
+    done.map_err(|error| {
         let text = format!("no shared memory for {length} bytes: {error}");
         pyo3::exceptions::PyMemoryError::new_err(text)
-    })?;
-    Ok(payload)
+    })
 }
 
 /// A call's arguments, in the worker.

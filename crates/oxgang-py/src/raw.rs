@@ -62,6 +62,24 @@ impl AsRef<[u8]> for Lent {
     }
 }
 
+/// Fills a view in: `length` writable bytes of `owner`, which the view keeps alive.
+///
+/// # Safety
+/// `view` is to be filled, and the bytes are there as long as `owner` lives.
+unsafe fn show<T>(
+    owner: &Bound<'_, T>,
+    view: *mut ffi::Py_buffer,
+    address: *mut u8,
+    length: usize,
+    flags: c_int,
+) -> PyResult<()> {
+    let length = ffi::Py_ssize_t::try_from(length)?;
+    // SAFETY: as the caller vouches.
+    let filled =
+        unsafe { ffi::PyBuffer_FillInfo(view, owner.as_ptr(), address.cast(), length, 0, flags) };
+    if filled == 0 { Ok(()) } else { Err(PyErr::fetch(owner.py())) }
+}
+
 /// A block that came from another process, as memory of this one: writable, and private from the
 /// first write on. Goes back to its sender when nothing looks at it any more.
 #[pyclass(frozen, module = "oxgang._core")]
@@ -87,14 +105,10 @@ impl Buffer {
         flags: c_int,
     ) -> PyResult<()> {
         let mapping = &slf.get().mapping;
-        let length = ffi::Py_ssize_t::try_from(mapping.length())?;
-        let address = mapping.address().as_ptr().cast();
-        // SAFETY: `view` is the interpreter's, to be filled; the memory is mapped, writable and
-        // `length` bytes long as long as this object lives, which the view keeps alive. Rust
-        // holds no reference into it.
-        let filled =
-            unsafe { ffi::PyBuffer_FillInfo(view, slf.as_ptr(), address, length, 0, flags) };
-        if filled == 0 { Ok(()) } else { Err(PyErr::fetch(slf.py())) }
+        let address = mapping.address().as_ptr();
+        // SAFETY: `view` is the interpreter's; the memory is mapped, writable and so long as long
+        // as this object lives. Rust holds no reference into it.
+        unsafe { show(&slf, view, address, mapping.length(), flags) }
     }
 
     fn __len__(&self) -> usize {
@@ -149,15 +163,11 @@ impl SharedRegion {
         flags: c_int,
     ) -> PyResult<()> {
         let region = &slf.get().region;
-        let length = ffi::Py_ssize_t::try_from(region.length())?;
         let address = region.data().map_or(std::ptr::NonNull::dangling(), |data| data.address());
-        let address = address.as_ptr().cast();
-        // SAFETY: `view` is the interpreter's, to be filled; the memory is mapped, writable and
-        // `length` bytes long as long as this object lives, which the view keeps alive. Rust
-        // holds no reference into it; that others write it too is what it is for.
-        let filled =
-            unsafe { ffi::PyBuffer_FillInfo(view, slf.as_ptr(), address, length, 0, flags) };
-        if filled == 0 { Ok(()) } else { Err(PyErr::fetch(slf.py())) }
+        // SAFETY: `view` is the interpreter's; the memory is mapped, writable and so long as long
+        // as this object lives. Rust holds no reference into it; that others write it too is what
+        // it is for.
+        unsafe { show(&slf, view, address.as_ptr(), region.length(), flags) }
     }
 
     fn __len__(&self) -> usize {
@@ -185,13 +195,9 @@ impl Unlocked {
         flags: c_int,
     ) -> PyResult<()> {
         let bytes = slf.get().lent.as_ref();
-        let length = ffi::Py_ssize_t::try_from(bytes.len())?;
-        let address = bytes.as_ptr().cast_mut().cast();
-        // SAFETY: `view` is the interpreter's, to be filled; the memory stays where it is as long
-        // as this object lives, which the view keeps alive. It is never written: the only user is
-        // `oxgang._pickling`, which hands this to picklers and to nobody else.
-        let filled =
-            unsafe { ffi::PyBuffer_FillInfo(view, slf.as_ptr(), address, length, 0, flags) };
-        if filled == 0 { Ok(()) } else { Err(PyErr::fetch(slf.py())) }
+        // SAFETY: `view` is the interpreter's; the memory stays where it is as long as this object
+        // lives. It is never written: the only user is `oxgang._pickling`, which hands this to
+        // picklers and to nobody else.
+        unsafe { show(&slf, view, bytes.as_ptr().cast_mut(), bytes.len(), flags) }
     }
 }

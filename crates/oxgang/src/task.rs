@@ -101,11 +101,7 @@ impl Body {
     pub fn read(&self, at: usize, into: &mut [u8]) -> Result<()> {
         match self.block() {
             Some(block) => block.read(at, into),
-            None => {
-                let part = self.inline.get(at..at + into.len());
-                into.copy_from_slice(part.ok_or_else(|| std::io::Error::other("too few bytes"))?);
-                Ok(())
-            }
+            None => copy_part(&self.inline, at, into),
         }
     }
 
@@ -293,6 +289,13 @@ impl Payload {
         let stored = self.more.as_ref().and_then(|more| more.stored.as_ref());
         stored.into_iter().chain(self.attached())
     }
+}
+
+/// Copies a part of bytes at hand.
+pub(crate) fn copy_part(bytes: &[u8], at: usize, into: &mut [u8]) -> Result<()> {
+    let part = bytes.get(at..at + into.len());
+    into.copy_from_slice(part.ok_or_else(|| std::io::Error::other("too few bytes"))?);
+    Ok(())
 }
 
 /// Splits a frame's bytes into the blocks that came along and the rest.

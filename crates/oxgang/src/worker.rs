@@ -25,7 +25,7 @@ use crate::segment::Mapped;
 use crate::spin::{self, Spinner};
 use crate::starter::Invited;
 use crate::store::{Blocks, Received, Returns, Store, Stored};
-use crate::task::{Payload, split_attached};
+use crate::task::{Payload, copy_part, split_attached};
 use crate::wire;
 
 /// After this long without a request free memory goes back to the kernel.
@@ -180,11 +180,7 @@ impl Worker {
     pub fn read_payload(&self, at: usize, into: &mut [u8]) -> Result<()> {
         match &self.block {
             Some(block) => self.requests.read(block, at, into),
-            None => {
-                let part = self.payload.get(at..at + into.len());
-                into.copy_from_slice(part.ok_or_else(|| std::io::Error::other("too few bytes"))?);
-                Ok(())
-            }
+            None => copy_part(&self.payload, at, into),
         }
     }
 

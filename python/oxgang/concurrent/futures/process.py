@@ -12,7 +12,7 @@ import weakref
 
 from oxgang import _core, _options, _template
 from oxgang.concurrent.futures import _exit
-from oxgang.concurrent.futures._base import Executor, Future, cpu_count
+from oxgang.concurrent.futures._base import Executor, Future
 
 _SIGTERM = 15  # on every Linux; signal.py brings enum along
 _MOST_OPTIONS = 1024  # then they are made anew
@@ -166,7 +166,9 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
         retry_on=(),
     ):
         if max_workers is None:
-            max_workers = _workers_by_default()
+            from oxgang._cpus import usable_cpus  # what a container may use, not what is there
+
+            max_workers = usable_cpus()
         elif max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
@@ -305,12 +307,6 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
         names = ("incarnation", "pid", "ready", "tasks")
         workers = [dict(zip(names, worker, strict=True)) for worker in self._handle.workers()]
         return {**self._handle.counters(), "workers": workers}
-
-
-def _workers_by_default():
-    from oxgang._cpus import usable_cpus  # what a container may use, not what the machine has
-
-    return min(cpu_count(), usable_cpus())
 
 
 def _refuse_while_importing_main():
