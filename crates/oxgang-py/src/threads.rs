@@ -117,6 +117,17 @@ struct Books {
 }
 
 impl Books {
+    /// How many threads are to be started for what is queued, which are counted from now on, and
+    /// how many of those that wait are to be woken.
+    fn call_for_threads(&mut self) -> (usize, usize) {
+        let unserved = self.queue.len().saturating_sub(self.idle);
+        let fresh = unserved.min(self.most.saturating_sub(self.threads));
+        self.threads += fresh;
+        (fresh, self.idle.min(self.queue.len()))
+    }
+}
+
+impl Books {
     /// Nothing is left to do, and nothing will come.
     fn over(&self) -> bool {
         self.closed && self.queue.is_empty() && self.later == 0
@@ -224,10 +235,7 @@ impl ThreadQueue {
                 for item in turn.again.into_iter().rev() {
                     books.queue.push_front(item);
                 }
-                let unserved = books.queue.len().saturating_sub(books.idle);
-                let fresh = unserved.min(books.most.saturating_sub(books.threads));
-                books.threads += fresh;
-                (fresh, books.idle.min(books.queue.len()))
+                books.call_for_threads()
             };
             if wake > 0 {
                 shared.nudge(wake as u32);
@@ -512,10 +520,7 @@ impl ThreadPool {
                 return Err(refusal(slf)?);
             }
             books.queue.extend(items);
-            let unserved = books.queue.len().saturating_sub(books.idle);
-            let start = unserved.min(books.most.saturating_sub(books.threads));
-            books.threads += start;
-            (start, books.idle.min(books.queue.len()))
+            books.call_for_threads()
         };
         if wake > 0 {
             shared.nudge(wake as u32);

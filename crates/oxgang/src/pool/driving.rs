@@ -67,14 +67,9 @@ impl Pool {
             let taken = taken.filter_map(|life| Some((life.incarnation, life.process.clone()?)));
             (taken.collect::<Vec<_>>(), core.promised, tidy)
         };
-        let limit = match promised {
-            NEVER => limit,
-            moment => {
-                let left = Duration::from_nanos(moment.saturating_sub(clock::now()));
-                Some(limit.map_or(left, |limit| limit.min(left)))
-            }
-        };
-        let limit = tidy.map_or(limit, |tidy| Some(limit.map_or(tidy, |limit| limit.min(tidy))));
+        let due = (promised != NEVER)
+            .then(|| Duration::from_nanos(promised.saturating_sub(clock::now())));
+        let limit = [limit, due, tidy].into_iter().flatten().min();
         let notices = self.starter.notice_link();
         let mut fds: Vec<BorrowedFd<'_>> = vec![self.wake.as_fd()];
         fds.extend(processes.iter().map(|(_, process)| process.as_fd()));

@@ -106,14 +106,11 @@ impl Core {
 mod tests {
     use std::sync::Arc;
 
-    use oxgang_os::event::WakeUp;
-    use oxgang_os::segment::Segment;
     use oxgang_shm::channel::WorkerEnd;
     use oxgang_shm::ring::FIRST_INCARNATION;
-    use oxgang_shm::watch::{WATCH_BYTES, Watch};
 
     use super::*;
-    use crate::pool::life::Life;
+    use crate::pool::played;
     use crate::segment::Mapped;
     use crate::store::Store;
     use crate::supervisor::Event;
@@ -135,32 +132,14 @@ mod tests {
     /// A pool with one worker, played by the test, and two tasks there that share one block, the
     /// second with a long pickle besides.
     fn play() -> Played {
-        let segment = Segment::create("test", WATCH_BYTES as u64).unwrap();
-        let watch = Watch::new(Mapped::new(segment.map(0, WATCH_BYTES).unwrap()));
-        let store = Store::new(segment, WATCH_BYTES as u64);
-        let bell = Arc::new(WakeUp::new().unwrap());
-        let mut core = Core::new(1, None, Vec::new(), 1 << 30, store.clone(), bell.clone(), watch);
-        core.handle(Event::Wanted);
-        core.starts.clear();
-        let mut life = Life::new(FIRST_INCARNATION, &Payload::default(), &bell).unwrap();
-        life.ready = true;
-        let worker = WorkerEnd::open(life.words()).unwrap();
-        core.lives.push(life);
+        let (mut core, worker) = played::core();
+        let store = core.store.clone();
         let (callable, array) = (Callable::new(vec![1]), vec![7; LONG]);
-        let mut handles = Vec::new();
-        for (id, head) in [(1, vec![1]), (2, vec![2; LONG])] {
-            let handle = JoinHandle::new();
-            core.watched += 1;
+        let handles = [(1, vec![1]), (2, vec![2; LONG])].map(|(id, head)| {
             let payload = Payload::from(head).with(vec![store.share(&array).unwrap()]);
-            core.queue(Task::new(id, callable.clone(), payload, handle.clone()));
-            let mut task = core.queue.pop_back().unwrap();
-            let held = task.payload.held();
-            task.payload.settle(&store).unwrap();
-            core.held -= held - task.payload.held();
-            let lacking = core.lives[0].lacking(&task);
-            assert!(core.lives[0].send(task, lacking).is_none());
-            handles.push(handle);
-        }
+            played::send(&mut core, &callable, id, payload)
+        });
+        let handles = handles.to_vec();
         Played { core, store, worker, handles }
     }
 

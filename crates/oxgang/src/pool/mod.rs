@@ -14,6 +14,8 @@ mod driving;
 mod held;
 mod life;
 mod oversee;
+#[cfg(test)]
+mod played;
 mod sending;
 
 use std::ops::{Deref, DerefMut};

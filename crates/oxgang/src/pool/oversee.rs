@@ -314,56 +314,19 @@ impl Sent {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Duration;
 
-    use oxgang_os::event::WakeUp;
-    use oxgang_os::segment::Segment;
-    use oxgang_shm::channel::WorkerEnd;
-    use oxgang_shm::ring::FIRST_INCARNATION;
-    use oxgang_shm::watch::{WATCH_BYTES, Watch};
-
     use super::*;
-    use crate::segment::Mapped;
-    use crate::store::Store;
-    use crate::task::{Callable, JoinHandle, Payload, Task};
+    use crate::pool::played::{core, send};
+    use crate::task::Callable;
     use crate::wire;
-
-    /// A pool whose one worker is played by the test.
-    fn core() -> Core {
-        let segment = Segment::create("test", WATCH_BYTES as u64).unwrap();
-        let words = Mapped::new(segment.map(0, WATCH_BYTES).unwrap());
-        let store = Store::new(segment, WATCH_BYTES as u64);
-        let bell = Arc::new(WakeUp::new().unwrap());
-        let watch = Watch::new(words);
-        let mut core = Core::new(1, None, Vec::new(), 1 << 20, store, bell.clone(), watch);
-        core.handle(Event::Wanted);
-        core.starts.clear();
-        let mut life = Life::new(FIRST_INCARNATION, &Payload::default(), &bell).unwrap();
-        life.ready = true;
-        core.lives.push(life);
-        core
-    }
-
-    /// Gives the task to the worker, whatever that has already.
-    fn send(core: &mut Core, callable: &Arc<Callable>, id: u64) -> Arc<JoinHandle> {
-        let handle = JoinHandle::new();
-        core.watched += 1;
-        let task = Task::new(id, callable.clone(), vec![id as u8], handle.clone());
-        core.queue(task);
-        let task = core.queue.pop_back().unwrap();
-        let lacking = core.lives[0].lacking(&task);
-        assert!(core.lives[0].send(task, lacking).is_none());
-        handle
-    }
 
     #[test]
     fn who_has_gone_on_to_another_task_is_not_ended() {
-        let mut core = core();
+        let (mut core, mut worker) = core();
         let callable = Callable::new(vec![1]);
-        let (first, _second) = (send(&mut core, &callable, 1), send(&mut core, &callable, 2));
-        let third = send(&mut core, &callable, 3);
-        let mut worker = WorkerEnd::open(core.lives[0].words()).unwrap();
+        let mut send = |id| send(&mut core, &callable, id, vec![id as u8]);
+        let (first, _second, third) = (send(1), send(2), send(3));
         let (mut payload, mut begun) = (Vec::new(), Vec::new());
         while begun.len() < 2 {
             let request = worker.take(&mut payload).unwrap().unwrap();
@@ -389,7 +352,7 @@ mod tests {
 
     #[test]
     fn the_driver_is_woken_for_what_is_due_before_it_would_look() {
-        let mut core = core();
+        let (mut core, _worker) = core();
         core.look_within(Some(Duration::from_secs(10)));
         assert!(std::mem::take(&mut core.hurry), "it did not know of any");
         core.look_within(Some(Duration::from_secs(20)));

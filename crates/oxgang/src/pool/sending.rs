@@ -85,7 +85,7 @@ impl Core {
     }
 
     /// Sends a task, or gives it back. One that cannot be sent at all is told so.
-    fn send(&mut self, index: usize, mut task: Task) -> Option<Task> {
+    pub fn send(&mut self, index: usize, mut task: Task) -> Option<Task> {
         let held = task.payload.held();
         let mut lacking = self.lives[index].lacking(&task);
         let lacked = lacking.iter_mut().flatten().map(|(_, _, payload)| payload);

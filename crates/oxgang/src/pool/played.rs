@@ -1,0 +1,47 @@
+//! A pool whose one worker is played by a test.
+
+use std::sync::Arc;
+
+use oxgang_os::event::WakeUp;
+use oxgang_os::segment::Segment;
+use oxgang_shm::channel::WorkerEnd;
+use oxgang_shm::ring::FIRST_INCARNATION;
+use oxgang_shm::watch::{WATCH_BYTES, Watch};
+
+use super::core::Core;
+use super::life::Life;
+use crate::segment::Mapped;
+use crate::store::Store;
+use crate::supervisor::Event;
+use crate::task::{Callable, JoinHandle, Payload, Task};
+
+/// The pool, and the worker's end of its channel.
+pub fn core() -> (Core, WorkerEnd<Mapped>) {
+    let segment = Segment::create("test", WATCH_BYTES as u64).unwrap();
+    let watch = Watch::new(Mapped::new(segment.map(0, WATCH_BYTES).unwrap()));
+    let store = Store::new(segment, WATCH_BYTES as u64);
+    let bell = Arc::new(WakeUp::new().unwrap());
+    let mut core = Core::new(1, None, Vec::new(), 1 << 30, store, bell.clone(), watch);
+    core.handle(Event::Wanted);
+    core.starts.clear();
+    let mut life = Life::new(FIRST_INCARNATION, &Payload::default(), &bell).unwrap();
+    life.ready = true;
+    let worker = WorkerEnd::open(life.words()).unwrap();
+    core.lives.push(life);
+    (core, worker)
+}
+
+/// Gives the task to the worker, whatever that has already.
+pub fn send(
+    core: &mut Core,
+    callable: &Arc<Callable>,
+    id: u64,
+    payload: impl Into<Payload>,
+) -> Arc<JoinHandle> {
+    let handle = JoinHandle::new();
+    core.watched += 1;
+    core.queue(Task::new(id, callable.clone(), payload, handle.clone()));
+    let task = core.queue.pop_back().unwrap();
+    assert!(core.send(0, task).is_none());
+    handle
+}
