@@ -47,6 +47,21 @@ impl Exit {
     }
 }
 
+/// Room for one more descriptor, taken before it is needed: for what comes too late to be refused,
+/// as the handle of a process that runs already.
+#[derive(Debug)]
+pub struct Room(#[expect(dead_code, reason = "held, to be let go")] OwnedFd);
+
+impl Room {
+    /// Takes it, by one more descriptor for what `any` is open for. Letting go of it gives it back.
+    ///
+    /// # Errors
+    /// If there is none left.
+    pub fn take(any: BorrowedFd<'_>) -> Result<Self> {
+        Ok(Self(any.try_clone_to_owned()?))
+    }
+}
+
 /// A process, by a descriptor that stays its own even if its number is given to another.
 /// It becomes readable when the process ends.
 #[derive(Debug)]

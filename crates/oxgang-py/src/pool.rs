@@ -9,7 +9,7 @@ use oxgang::pool::{PoolOptions, Refused, Turn};
 use oxgang::starter::{Invitation, Starter};
 use oxgang::template::TemplateStarter;
 use oxgang::{Callable, Late, Outcome, Payload, Pool, Task, TaskId, TaskOptions};
-use oxgang_os::process::{Exit, Process};
+use oxgang_os::process::{Exit, Process, Room};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyCFunction, PyDict, PyFunction, PyList, PyTuple, PyType};
@@ -37,6 +37,8 @@ struct PythonStarter {
 
 impl Starter for PythonStarter {
     fn start(&self, invitation: Invitation<'_>) -> oxgang_os::Result<Option<Process>> {
+        // it may have begun a task by the time at which its handle is opened
+        let room = Room::take(invitation.channel)?;
         Python::attach(|py| {
             let arguments = (
                 invitation.incarnation,
@@ -45,6 +47,7 @@ impl Starter for PythonStarter {
                 invitation.wake.as_raw_fd(),
             );
             let pid = self.start.call1(py, arguments).and_then(|pid| pid.extract::<i32>(py));
+            drop(room);
             match pid {
                 Ok(pid) => Process::open(pid).map(Some),
                 Err(error) => Err(std::io::Error::other(error.to_string())),

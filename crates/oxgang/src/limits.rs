@@ -7,11 +7,15 @@
 //! | stage | when | next | what to do |
 //! |---|---|---|---|
 //! | running | the time limit, and the worker can be asked | asked | `Ask`: the task shall raise |
-//! | | the time limit, and it cannot | ending | `End` |
+//! | | the time limit, and it never can | ending | `End` |
+//! | | the time limit, and it cannot just now | the same | nothing; after the grace, `End` |
 //! | asked | the grace after it | ending | `End` |
 //! | running, asked | it is time to look at its memory | the same | `Measure` |
 //! | | more memory than the limit | ending | `End` |
 //! | ending | – | – | nothing: the worker is on its way out |
+//!
+//! A worker cannot be asked before the task has quite begun, nor once its answer is being made: it
+//! is looked at again after pauses that double, so a task that was about to end does.
 //!
 //! `End` ends the worker, not the wait: it writes down its stacks and dies, or is killed if it
 //! does not within [`LAST_WORDS`]. A task that has not begun is not here; it cannot be over its
@@ -52,6 +56,8 @@ pub const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 const FILLING: u64 = 4;
 const SOONEST_LOOK: Duration = Duration::from_millis(2);
 const LATEST_LOOK: Duration = Duration::from_millis(250);
+/// Before a worker that could not be asked is looked at again; the first of its pauses.
+const FIRST_RETRY: u64 = 500_000;
 
 /// What a task may take, and what is done for it. None of it costs a task that has none.
 #[derive(Debug, Clone, Default)]
@@ -184,10 +190,23 @@ pub enum Step {
     End(Cause),
 }
 
+/// Whether a worker can have its task raise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asking {
+    /// It can.
+    Now,
+    /// The task has not quite begun, or has all but ended, or its worker is not known yet.
+    NotNow,
+    /// It has not learnt how to.
+    Never,
+}
+
 /// Where a task with limits is.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     stage: Stage,
+    /// How long to wait until asking is tried again, in nanoseconds.
+    retry: u64,
     /// When to look at its memory.
     look: Moment,
     /// What it was seen to have beyond its limit.
@@ -198,17 +217,16 @@ impl Limits {
     /// Of a task that has just begun, or will.
     #[must_use]
     pub fn new() -> Self {
-        Self { stage: Stage::Running, look: 0, over: None }
+        Self { stage: Stage::Running, retry: FIRST_RETRY, look: 0, over: None }
     }
 
-    /// What to do now about a task that began then. `can_ask`: its worker can have it raise.
-    /// Call again until it says `Wait`.
+    /// What to do now about a task that began then. Call again until it says `Wait`.
     pub fn step(
         &mut self,
         options: &TaskOptions,
         began: Moment,
         now: Moment,
-        can_ask: bool,
+        asking: Asking,
     ) -> Step {
         if self.stage == Stage::Ending {
             return Step::Wait(NEVER);
@@ -224,9 +242,12 @@ impl Limits {
             let due = if self.stage == Stage::Asked { hard } else { soft };
             if now < due {
                 wait = due;
-            } else if self.stage == Stage::Running && can_ask {
+            } else if self.stage == Stage::Running && asking == Asking::Now {
                 self.stage = Stage::Asked;
                 return Step::Ask;
+            } else if self.stage == Stage::Running && asking == Asking::NotNow && now < hard {
+                wait = hard.min(now.saturating_add(self.retry));
+                self.retry = self.retry.saturating_mul(2);
             } else {
                 self.stage = Stage::Ending;
                 return Step::End(Cause::TimeUp(limit));
@@ -288,7 +309,7 @@ mod tests {
     fn a_time_limit_asks_then_ends() {
         let (options, began) = (timed(3, 1), 10 * SECOND);
         let mut limits = Limits::new();
-        let mut step = |now| limits.step(&options, began, now, true);
+        let mut step = |now| limits.step(&options, began, now, Asking::Now);
         assert_eq!(step(began), Step::Wait(13 * SECOND));
         assert_eq!(step(13 * SECOND - 1), Step::Wait(13 * SECOND));
         assert_eq!(step(13 * SECOND), Step::Ask);
@@ -300,8 +321,26 @@ mod tests {
     #[test]
     fn a_worker_that_cannot_be_asked_has_no_grace() {
         let mut limits = Limits::new();
-        let step = limits.step(&timed(3, 1), 0, 3 * SECOND, false);
+        let step = limits.step(&timed(3, 1), 0, 3 * SECOND, Asking::Never);
         assert_eq!(step, Step::End(Cause::TimeUp(Duration::from_secs(3))));
+    }
+
+    #[test]
+    fn who_cannot_be_asked_just_now_has_its_grace() {
+        let (options, began) = (timed(3, 1), 10 * SECOND);
+        let (mut limits, mut now, mut looks) = (Limits::new(), 13 * SECOND, 0);
+        while now < 14 * SECOND {
+            let Step::Wait(next) = limits.step(&options, began, now, Asking::NotNow) else {
+                panic!("ended in its grace");
+            };
+            assert!(next > now && next <= 14 * SECOND, "{next}");
+            (now, looks) = (next, looks + 1);
+        }
+        assert!(looks < 16, "the pauses double: {looks}");
+        let mut asked = limits;
+        assert_eq!(asked.step(&options, began, now - 1, Asking::Now), Step::Ask);
+        let end = Step::End(Cause::TimeUp(Duration::from_secs(3)));
+        assert_eq!(limits.step(&options, began, now, Asking::NotNow), end);
     }
 
     #[test]
@@ -309,17 +348,19 @@ mod tests {
         let limit = 1 << 30;
         let options = TaskOptions { memory: Some(limit), ..TaskOptions::default() };
         let mut limits = Limits::new();
-        let Step::Wait(first) = limits.step(&options, 0, 0, true) else { panic!("too early") };
+        let Step::Wait(first) = limits.step(&options, 0, 0, Asking::Now) else {
+            panic!("too early")
+        };
         assert_eq!(first, LATEST_LOOK.as_nanos() as u64);
-        assert_eq!(limits.step(&options, 0, first, true), Step::Measure);
+        assert_eq!(limits.step(&options, 0, first, Asking::Now), Step::Measure);
         limits.measured(&options, limit - (40 << 20), first);
         let soon = first + 40 * (1 << 20) / FILLING;
-        assert_eq!(limits.step(&options, 0, first, true), Step::Wait(soon));
-        assert_eq!(limits.step(&options, 0, soon, true), Step::Measure);
+        assert_eq!(limits.step(&options, 0, first, Asking::Now), Step::Wait(soon));
+        assert_eq!(limits.step(&options, 0, soon, Asking::Now), Step::Measure);
         limits.measured(&options, limit + 1, soon);
         let end = Step::End(Cause::Memory(limit, limit + 1));
-        assert_eq!(limits.step(&options, 0, soon, true), end);
-        assert_eq!(limits.step(&options, 0, NEVER, true), Step::Wait(NEVER));
+        assert_eq!(limits.step(&options, 0, soon, Asking::Now), end);
+        assert_eq!(limits.step(&options, 0, NEVER, Asking::Now), Step::Wait(NEVER));
     }
 
     #[test]
@@ -364,7 +405,7 @@ mod tests {
         fn limits_hold(
             options in options(),
             began in 0..SECOND,
-            can_ask in any::<bool>(),
+            asking in prop::sample::select(vec![Asking::Now, Asking::NotNow, Asking::Never]),
             used in prop::collection::vec(0..3_000_000_000_u64, 60),
             late in prop::collection::vec(0..50_000_000_u64, 60),
         ) {
@@ -377,10 +418,10 @@ mod tests {
                 let wait = loop {
                     steps += 1;
                     prop_assert!(steps < 6, "no end of steps");
-                    match limits.step(&options, began, now, can_ask) {
+                    match limits.step(&options, began, now, asking) {
                         Step::Wait(until) => break until,
                         Step::Ask => {
-                            prop_assert!(asked.is_none() && ended.is_none() && can_ask);
+                            prop_assert!(asked.is_none() && ended.is_none() && asking == Asking::Now);
                             prop_assert!(limit.is_some_and(|limit| now >= began + limit));
                             asked = Some(now);
                         }
@@ -393,8 +434,8 @@ mod tests {
                             prop_assert!(ended.is_none());
                             ended = Some(now);
                             match cause {
-                                Cause::TimeUp(_) if can_ask => {
-                                    prop_assert!(asked.is_some());
+                                Cause::TimeUp(_) if asking != Asking::Never => {
+                                    prop_assert_eq!(asked.is_some(), asking == Asking::Now);
                                     prop_assert!(now >= began + limit.unwrap() + grace);
                                 }
                                 Cause::TimeUp(_) => {

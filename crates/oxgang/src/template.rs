@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use oxgang_os::event::wait_readable;
 use oxgang_os::link::{Link, Message};
-use oxgang_os::process::{Exit, Process};
+use oxgang_os::process::{Exit, Process, Room};
 use oxgang_os::{Result, process};
 
 use crate::starter::{Invitation, Invited, Notice, Starter};
@@ -136,6 +136,9 @@ struct Connection {
     link: Arc<Link>,
     /// Starts that it was asked for and has not told of.
     waiting: Vec<Incarnation>,
+    /// For the handles of these, as far as there was room: who cannot be watched must not be
+    /// given work, and has it when that shows.
+    rooms: Vec<Room>,
     /// Processes that it will tell the end of.
     children: Vec<(Incarnation, i32)>,
 }
@@ -156,17 +159,32 @@ impl Connection {
     /// What has come by now; `true`: and nothing more will.
     fn receive(&mut self, notices: &mut Vec<Notice>) -> bool {
         loop {
-            match self.link.receive(true) {
+            drop(self.rooms.pop());
+            let received = self.link.receive(true);
+            match received {
                 Ok(Some(message)) => {
                     if let Some(notice) = notice(message) {
                         self.hear(&notice);
                         notices.push(notice);
                     }
+                    self.keep_rooms();
                 }
                 Ok(None) => return true,
-                Err(error) => return error.kind() != std::io::ErrorKind::WouldBlock,
+                Err(error) => {
+                    self.keep_rooms();
+                    return error.kind() != std::io::ErrorKind::WouldBlock;
+                }
             }
         }
+    }
+
+    /// Takes the room again that was let go of for a handle that did not come.
+    fn keep_rooms(&mut self) {
+        while self.rooms.len() < self.waiting.len() {
+            let Ok(room) = Room::take(self.link.as_fd()) else { return };
+            self.rooms.push(room);
+        }
+        self.rooms.truncate(self.waiting.len());
     }
 
     fn lost(self) -> Notice {
@@ -219,8 +237,8 @@ impl TemplateStarter {
         {
             return Ok(now.link.clone()); // it was faster, and may have asked already
         }
-        let (waiting, children) = (Vec::new(), Vec::new());
-        let new = Connection { template, link: link.clone(), waiting, children };
+        let (waiting, rooms, children) = (Vec::new(), Vec::new(), Vec::new());
+        let new = Connection { template, link: link.clone(), waiting, rooms, children };
         let parted = current.replace(new);
         drop(current);
         self.part(parted);
@@ -233,7 +251,10 @@ impl TemplateStarter {
         let one = invitation.incarnation;
         match &mut *self.current() {
             // before it is asked, since it may answer at once
-            Some(now) if Arc::ptr_eq(&now.link, &link) => now.waiting.push(one),
+            Some(now) if Arc::ptr_eq(&now.link, &link) => {
+                now.rooms.push(Room::take(link.as_fd())?);
+                now.waiting.push(one);
+            }
             _ => return Ok(false),
         }
         let fds = [invitation.channel, invitation.pool, invitation.wake];
@@ -325,6 +346,8 @@ pub enum Order {
 pub struct Server {
     links: Vec<Option<Link>>,
     children: Vec<(usize, Incarnation, Process)>,
+    /// For the handle of the next child.
+    room: Option<Room>,
     /// The owner's line, and this process's own hold of it.
     lifeline: Option<(OwnedFd, OwnedFd)>,
 }
@@ -333,7 +356,7 @@ impl Server {
     /// With the link that is the program's standard input.
     #[must_use]
     pub fn new(link: Link) -> Self {
-        Self { links: vec![Some(link)], children: Vec::new(), lifeline: None }
+        Self { links: vec![Some(link)], children: Vec::new(), room: None, lifeline: None }
     }
 
     /// Waits for the next order, reaping children meanwhile.
@@ -388,13 +411,18 @@ impl Server {
             Some(b'S') => {
                 let one = number(&message.bytes, 0);
                 message.bytes.remove(0);
-                match (Invited::from_message(message), one) {
-                    (Ok(invited), _) => Ok(Some(Order::Fork(invited, index))),
-                    (Err(_), Some(one)) => {
+                let invited = Invited::from_message(message);
+                self.room = self.links[index].as_ref().and_then(|l| Room::take(l.as_fd()).ok());
+                match (invited, one) {
+                    (Ok(invited), _) if self.room.is_some() => {
+                        Ok(Some(Order::Fork(invited, index)))
+                    }
+                    (_, Some(one)) => {
                         self.refused(index, one, NO_DESCRIPTOR);
                         Ok(None)
                     }
                     (Err(error), None) => Err(error),
+                    (Ok(_), None) => Ok(None), // from nobody that could be told
                 }
             }
             _ => Ok(None),
@@ -429,6 +457,7 @@ impl Server {
     /// # Errors
     /// If it is no child.
     pub fn started(&mut self, index: usize, one: Incarnation, pid: i32) -> Result<()> {
+        self.room = None;
         let child = match Process::open(pid) {
             Ok(child) => child,
             Err(error) => {

@@ -14,7 +14,7 @@ use oxgang_shm::channel::{AT_BELL, ATTACHED, IN_BLOCK, OwnerEnd, Shape};
 use oxgang_shm::oversight::{self, Oversight};
 use oxgang_shm::ring::Full;
 
-use crate::limits::{Cause, Limits, Moment};
+use crate::limits::{Asking, Cause, Limits, Moment};
 use crate::region::{self, Region};
 use crate::segment::Mapped;
 use crate::store::{Blocks, Received, Returns, Stored};
@@ -360,10 +360,14 @@ impl Life {
     }
 
     /// Whether the first task can be made to raise now.
-    pub fn can_ask(&self) -> bool {
-        let first = self.sent.front();
-        self.page.skills() & oversight::SOFT != 0
-            && first.is_some_and(|first| self.page.began(first.position).is_some())
+    pub fn asking(&self) -> Asking {
+        let runs = self.sent.front().is_some_and(|f| self.page.began(f.position).is_some());
+        // a worker says what it can do before it says that a task runs
+        match self.page.skills() & oversight::SOFT != 0 {
+            true if runs && self.process.is_some() => Asking::Now,
+            false if runs => Asking::Never,
+            _ => Asking::NotNow,
+        }
     }
 
     /// Has the first task raise, if it still runs when the signal arrives.

@@ -101,13 +101,13 @@ impl Core {
         };
         loop {
             let life = &mut self.lives[index];
-            let can_ask = life.can_ask();
+            let asking = life.asking();
             let Some(first) = life.sent.front_mut() else { return rest };
             let (Some(options), Some(overseen)) = (&first.task.options, &mut first.overseen) else {
                 return rest;
             };
             let position = first.position;
-            match overseen.limits.step(options, began, now, can_ask) {
+            match overseen.limits.step(options, began, now, asking) {
                 Step::Wait(until) => return rest.min(until),
                 Step::Ask => {
                     looked.acted = true;
@@ -316,8 +316,11 @@ impl Sent {
 mod tests {
     use std::time::Duration;
 
+    use oxgang_shm::oversight::{self, Oversight};
+
     use super::*;
-    use crate::pool::played::{core, send};
+    use crate::limits::TaskOptions;
+    use crate::pool::played::{core, send, send_with};
     use crate::task::Callable;
     use crate::wire;
 
@@ -348,6 +351,39 @@ mod tests {
         assert!(core.lives[0].retiring);
         core.break_down("over".into());
         assert!(matches!(third.join(), Some(Outcome::Broken(_))));
+    }
+
+    #[test]
+    fn who_has_all_but_ended_is_not_ended() {
+        let (mut core, mut worker) = core();
+        let options = TaskOptions {
+            timeout: Some(Duration::from_nanos(1)),
+            grace: Duration::from_secs(3600),
+            ..TaskOptions::default()
+        };
+        let handle = send_with(&mut core, options, 1);
+        core.overseeing = true;
+        let mut payload = Vec::new();
+        let task = loop {
+            let request = worker.take(&mut payload).unwrap().unwrap();
+            if request.kind == wire::TASK {
+                break request;
+            }
+        };
+        let page = Oversight::new(core.lives[0].words());
+        // it learns how to be asked
+        assert!(core.oversee().measures.is_empty() && core.lives[0].ending.is_none());
+        page.set_skills(oversight::SOFT);
+        // it begins, and is not known yet; it ends, and its answer is not out
+        page.begin(task.position, clock::now());
+        core.oversee();
+        assert!(core.lives[0].ending.is_none());
+        page.end();
+        core.oversee();
+        assert!(core.lives[0].ending.is_none() && core.promised < NEVER, "it is looked at again");
+        worker.publish(wire::RESULT, task.id, 0, &[b"done"]).unwrap().unwrap();
+        core.turn();
+        assert!(matches!(handle.join(), Some(Outcome::Result(_))));
     }
 
     #[test]

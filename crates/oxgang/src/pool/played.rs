@@ -10,6 +10,7 @@ use oxgang_shm::watch::{WATCH_BYTES, Watch};
 
 use super::core::Core;
 use super::life::Life;
+use crate::limits::TaskOptions;
 use crate::segment::Mapped;
 use crate::store::Store;
 use crate::supervisor::Event;
@@ -39,9 +40,22 @@ pub fn send(
     payload: impl Into<Payload>,
 ) -> Arc<JoinHandle> {
     let handle = JoinHandle::new();
+    give(core, Task::new(id, callable.clone(), payload, handle.clone()));
+    handle
+}
+
+/// Gives it a task with limits.
+pub fn send_with(core: &mut Core, options: TaskOptions, id: u64) -> Arc<JoinHandle> {
+    let handle = JoinHandle::new();
+    let mut task = Task::new(id, Callable::new(vec![1]), Vec::new(), handle.clone());
+    task.options = Some(Arc::new(options));
+    give(core, task);
+    handle
+}
+
+fn give(core: &mut Core, task: Task) {
     core.watched += 1;
-    core.queue(Task::new(id, callable.clone(), payload, handle.clone()));
+    core.queue(task);
     let task = core.queue.pop_back().unwrap();
     assert!(core.send(0, task).is_none());
-    handle
 }
