@@ -108,3 +108,11 @@ __all__ = [
     "TaskTimeout",
     "WorkerCrashed",
 ]
+
+
+try:
+    from queue import ShutDown
+except ImportError:
+
+    class ShutDown(Exception):
+        """A queue was shut down: nothing can be put in, or nothing is left to take out."""

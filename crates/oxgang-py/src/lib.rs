@@ -7,13 +7,16 @@
 
 mod cli;
 mod codec;
+mod connection;
 mod future;
 mod gather;
 mod items;
 mod limits;
+mod message;
 mod payload;
 mod pool;
 mod python;
+mod queue;
 mod raw;
 mod sync;
 mod template;
@@ -41,6 +44,8 @@ mod _core {
     #[pymodule_export]
     use crate::cli::{CliStop, MapJob, Progress};
     #[pymodule_export]
+    use crate::connection::PipeEnd;
+    #[pymodule_export]
     use crate::future::Future;
     #[pymodule_export]
     use crate::gather::{SharedBarrier, SharedCondition, SharedEvent};
@@ -50,6 +55,8 @@ mod _core {
     use crate::limits::Options;
     #[pymodule_export]
     use crate::pool::{PoolHandle, ProcessPool, Sendable};
+    #[pymodule_export]
+    use crate::queue::SharedQueue;
     #[pymodule_export]
     use crate::raw::{Buffer, SharedRegion, Unlocked};
     #[pymodule_export]

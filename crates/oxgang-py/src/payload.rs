@@ -89,15 +89,7 @@ fn plain<'py>(
 /// A pickle of the value, by `dump`: bytes, or bytes and what goes apart.
 fn pickled(store: &Arc<Store>, dump: &Py<PyAny>, value: &Bound<'_, PyAny>) -> PyResult<Payload> {
     let py = value.py();
-    let dumped = dump.bind(py).call1((value,))?;
-    let (pickle, apart) = match dumped.cast_into::<PyBytes>() {
-        Ok(pickle) => (pickle, Vec::new()),
-        Err(both) => {
-            let both = both.into_inner().cast_into::<PyTuple>()?;
-            let pickle = both.get_item(0)?.cast_into::<PyBytes>()?;
-            (pickle, both.get_item(1)?.cast_into::<PyList>()?.iter().collect())
-        }
-    };
+    let (pickle, apart) = dumped(dump, value)?;
     let bytes = pickle.as_bytes();
     if bytes.len() < WORTH_LEAVING && apart.is_empty() {
         return Ok([&[PICKLED], bytes].concat().into());
@@ -105,6 +97,21 @@ fn pickled(store: &Arc<Store>, dump: &Py<PyAny>, value: &Bound<'_, PyAny>) -> Py
     // the pickle stays where it is until it is copied into shared memory
     let payload = Payload::new(vec![PICKLED], PyBackedBytes::from(pickle));
     settled(py, store, payload, &lend(&apart)?)
+}
+
+/// The value's pickle, and what goes apart.
+pub fn dumped<'py>(
+    dump: &Py<PyAny>,
+    value: &Bound<'py, PyAny>,
+) -> PyResult<(Bound<'py, PyBytes>, Vec<Bound<'py, PyAny>>)> {
+    match dump.bind(value.py()).call1((value,))?.cast_into::<PyBytes>() {
+        Ok(pickle) => Ok((pickle, Vec::new())),
+        Err(both) => {
+            let both = both.into_inner().cast_into::<PyTuple>()?;
+            let pickle = both.get_item(0)?.cast_into::<PyBytes>()?;
+            Ok((pickle, both.get_item(1)?.cast_into::<PyList>()?.iter().collect()))
+        }
+    }
 }
 
 fn settled_plain(py: Python<'_>, store: &Arc<Store>, encoded: Encoded<'_>) -> PyResult<Payload> {
@@ -115,7 +122,7 @@ fn settled_plain(py: Python<'_>, store: &Arc<Store>, encoded: Encoded<'_>) -> Py
     settled(py, store, encoded.into_payload(), &lent)
 }
 
-fn lend(apart: &[Bound<'_, PyAny>]) -> PyResult<Vec<Lent>> {
+pub fn lend(apart: &[Bound<'_, PyAny>]) -> PyResult<Vec<Lent>> {
     apart.iter().map(Lent::of).collect()
 }
 

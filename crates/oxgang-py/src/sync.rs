@@ -87,7 +87,7 @@ pub fn waiting<T: Send>(
     })
 }
 
-fn may_block(block: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+pub fn may_block(block: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
     block.map_or(Ok(true), |block| block.is_truthy())
 }
 
