@@ -112,12 +112,13 @@ fn timespec(limit: Duration) -> Timespec {
     }
 }
 
-/// A pipe: the end to read from, and the end to write to.
+/// A pipe: the end to read from, and the end to write to. Neither blocks.
 ///
 /// # Errors
 /// If there are no descriptors left.
 pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
-    Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?)
+    use rustix::pipe::{PipeFlags, pipe_with};
+    Ok(pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?)
 }
 
 /// A pipe by one descriptor, to read from and to write to: it never ends.
@@ -171,13 +172,14 @@ pub fn put_byte_behind(fd: BorrowedFd<'_>) -> Result<()> {
     put_byte(open_pipe_of(std::process::id(), fd.as_raw_fd(), OFlags::WRONLY)?.as_fd())
 }
 
-/// Takes all bytes out of a pipe. Nobody else may be reading.
+/// Takes all bytes out of a pipe that does not block.
 pub fn take_bytes(fd: BorrowedFd<'_>) {
     let mut bytes = [0; 64];
-    // looked at before each read: whether a read would block is not this descriptor's to say
-    while let Ok(Look::Seen { readable: true, .. }) = look(fd, Some(Duration::ZERO)) {
-        if rustix::io::read(fd, &mut bytes).is_err() {
-            break;
+    loop {
+        match rustix::io::read(fd, &mut bytes) {
+            Ok(64) | Err(Errno::INTR) => {}
+            // the end, or no more, or a bad descriptor: none of them has bytes
+            _ => return,
         }
     }
 }

@@ -14,7 +14,7 @@ use pyo3::types::{PyBytes, PyMemoryView};
 
 use crate::message::{self, Message, length_of, no_memory, with_buffer};
 use crate::raw::{Lent, adopt};
-use crate::sync::waiting;
+use crate::sync::waiting_long;
 use crate::wait;
 
 /// What an end consists of: `((pid, fd, key), reader, writer, lanes, second)`.
@@ -90,7 +90,7 @@ impl PipeEnd {
             heard = end.send_now(parts).map_err(refused)?;
         }
         while heard == Heard::Nothing {
-            let (sent, error) = waiting(py, words, None, |kernel| end.send(kernel, parts));
+            let (sent, error) = waiting_long(py, words, None, |kernel| end.send(kernel, parts));
             heard = sent.map_err(refused)?;
             match (heard, error) {
                 (Heard::Message, None) => break,
@@ -113,7 +113,7 @@ impl PipeEnd {
         let refused = |error| no_memory(&error, 0);
         let mut heard = end.receive_now(message::LONG, into).map_err(refused)?;
         while heard == Heard::Nothing {
-            let (got, error) = waiting(py, words, None, |kernel| end.receive(kernel, into));
+            let (got, error) = waiting_long(py, words, None, |kernel| end.receive(kernel, into));
             heard = got.map_err(refused)?;
             if let Some(error) = error {
                 return Err(error);
@@ -256,7 +256,8 @@ impl PipeEnd {
             return Ok(false);
         }
         loop {
-            let (heard, error) = waiting(py, words, deadline, |kernel: &Wait<'_>| end.wait(kernel));
+            let (heard, error) =
+                waiting_long(py, words, deadline, |kernel: &Wait<'_>| end.wait(kernel));
             if let Some(error) = error {
                 return Err(error);
             }

@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
 use crate::message::{self, Message, length_of, no_memory, with_buffer};
-use crate::sync::{may_block, waiting};
+use crate::sync::{may_block, waiting_long};
 use crate::wait;
 
 /// `((pid, fd, key), doorbell)`; see [`oxgang::queue::Address`].
@@ -81,7 +81,7 @@ impl SharedQueue {
     ) -> PyResult<()> {
         let deadline = if block { wait::deadline(timeout)? } else { None };
         let (sent, error) =
-            waiting(py, queue.words(), deadline, |kernel| queue.send(kernel, block, parts));
+            waiting_long(py, queue.words(), deadline, |kernel| queue.send(kernel, block, parts));
         Self::after_put(py, sent, parts, error)
     }
 
@@ -110,7 +110,7 @@ impl SharedQueue {
     ) -> PyResult<()> {
         let deadline = if block { wait::deadline(timeout)? } else { None };
         let (got, error) =
-            waiting(py, queue.words(), deadline, |kernel| queue.receive(kernel, block, into));
+            waiting_long(py, queue.words(), deadline, |kernel| queue.receive(kernel, block, into));
         match got.map_err(|error| no_memory(&error, 0))? {
             Got::Message => error.map_or(Ok(()), Err),
             Got::Shut => Err(error.unwrap_or_else(|| raise(py, |raised| &raised.shut))),
@@ -231,8 +231,9 @@ impl SharedQueue {
     fn _join(slf: &Bound<'_, Self>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
         let queue = slf.get().opened()?;
         let deadline = wait::deadline(timeout)?;
-        let (done, error) =
-            waiting(slf.py(), queue.words(), deadline, |kernel| queue.lane().wait_finished(kernel));
+        let (done, error) = waiting_long(slf.py(), queue.words(), deadline, |kernel| {
+            queue.lane().wait_finished(kernel)
+        });
         error.map_or(Ok(done), Err)
     }
 
@@ -260,8 +261,9 @@ impl SharedQueue {
             return Ok(true);
         }
         let deadline = wait::deadline(timeout)?;
-        let (more, error) =
-            waiting(slf.py(), queue.words(), deadline, |kernel| queue.lane().wait_for_more(kernel));
+        let (more, error) = waiting_long(slf.py(), queue.words(), deadline, |kernel| {
+            queue.lane().wait_for_more(kernel)
+        });
         error.map_or(Ok(more), Err)
     }
 

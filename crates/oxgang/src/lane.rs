@@ -242,13 +242,11 @@ pub(crate) enum Bell<'a> {
 }
 
 impl Doorbell for Bell<'_> {
-    fn ring(&self) {
-        let rung = match self {
-            Self::Writer(fd) | Self::Both(fd) => event::put_byte(*fd),
-            Self::Reader(fd) => event::put_byte_behind(*fd),
-        };
-        // nobody has the other end open any more: nobody watches, and who sends is told elsewhere
-        let _nobody = rung;
+    fn ring(&self) -> bool {
+        match self {
+            Self::Writer(fd) | Self::Both(fd) => event::put_byte(*fd).is_ok(),
+            Self::Reader(fd) => event::put_byte_behind(*fd).is_ok(),
+        }
     }
 
     fn clear(&self) {

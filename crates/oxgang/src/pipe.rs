@@ -82,6 +82,12 @@ impl Way {
         Ok(Self { lane, fd, spinner, watched: AtomicBool::new(false) })
     }
 
+    /// Before something is sent: whether nobody is there. Not asked if somebody rests and will be
+    /// rung for: the answer comes from that.
+    fn is_deserted(&self) -> Result<bool> {
+        Ok(!self.lane.will_ring() && self.is_gone()?)
+    }
+
     fn is_gone(&self) -> Result<bool> {
         let seen = event::look(self.fd.as_fd(), Some(Duration::ZERO))?;
         Ok(matches!(seen, Look::Seen { gone: true, .. }))
@@ -196,16 +202,17 @@ impl End {
     /// If there is no memory for it, or the pipe is corrupt.
     pub fn send(&self, kernel: &Wait<'_>, parts: &[&[u8]]) -> Result<Heard> {
         let Some(way) = &self.writer else { return Ok(Heard::NotThisWay) };
-        let kernel = Attended { wait: kernel, way, gone: way.is_gone()?.into() };
-        if kernel.gone.get() {
+        if way.is_deserted()? {
             return Ok(Heard::Gone);
         }
+        let kernel = Attended { wait: kernel, way, gone: false.into() };
         let (me, bell) = (me(), Bell::Writer(way.fd.as_fd()));
-        way.lane.announce(me, &kernel, &bell, true);
+        way.lane.herald(me, &kernel, &bell);
         let sent = way.lane.send_in_time(me, &kernel, parts)?;
-        way.lane.announce(me, &kernel, &bell, false);
+        let seen = way.lane.announce(me, &kernel, &bell);
         Ok(match sent {
-            Sent::Yes => Heard::Message,
+            Sent::Yes if seen => Heard::Message,
+            Sent::Yes => Heard::Gone,
             _ if kernel.gone.get() => Heard::Gone,
             _ => Heard::Nothing,
         })
@@ -218,15 +225,19 @@ impl End {
     #[inline]
     pub fn send_now(&self, parts: &[&[u8]]) -> Result<Heard> {
         let Some(way) = &self.writer else { return Ok(Heard::NotThisWay) };
-        if way.is_gone()? {
+        if way.is_deserted()? {
             return Ok(Heard::Gone);
         }
         let (me, bell) = (me(), Bell::Writer(way.fd.as_fd()));
         let kernel = Wait::steadfast(way.lane.words().mapped());
-        way.lane.announce(me, &kernel, &bell, true);
+        way.lane.herald(me, &kernel, &bell);
         let sent = way.lane.send(me, &kernel, Patience::None, parts)?;
-        way.lane.announce(me, &kernel, &bell, false);
-        Ok(if sent == Sent::Yes { Heard::Message } else { Heard::Nothing })
+        let seen = way.lane.announce(me, &kernel, &bell);
+        Ok(match sent {
+            Sent::Yes if seen => Heard::Message,
+            Sent::Yes => Heard::Gone,
+            _ => Heard::Nothing,
+        })
     }
 
     /// Receives a message into `into`, waiting for one as long as `kernel` waits.
@@ -283,22 +294,26 @@ impl End {
         }
         let (me, bell) = (me(), Bell::Reader(fd.as_fd()));
         loop {
-            lane.watch();
+            lane.start_resting();
             let looked = if lane.has_more() { Ok(None) } else { kernel.look(fd.as_fd()).map(Some) };
-            lane.unwatch();
+            lane.stop_resting();
             let Some((rest, seen)) = looked? else { return Ok(Heard::Message) };
+            let (readable, gone) = match seen {
+                Look::Seen { readable, gone } => (readable, gone),
+                _ => (false, false),
+            };
+            if readable || rest == Rest::Slice {
+                lane.wake_up(me, kernel, &bell);
+            }
             // after the look: whoever is gone has sent before
             if lane.has_more() {
                 return Ok(Heard::Message);
             }
+            if gone && !readable {
+                return Ok(Heard::Gone);
+            }
             if rest == Rest::Stop {
                 return Ok(Heard::Nothing);
-            }
-            match seen {
-                Look::Seen { readable: false, gone: true } => return Ok(Heard::Gone),
-                // a token for a message that another has received, or that is yet to come
-                Look::Seen { .. } => lane.denounce(me, kernel, &bell, true),
-                _ => {}
             }
         }
     }

@@ -161,14 +161,14 @@ impl Queue {
     /// If there is no memory for it, or the queue is corrupt.
     pub fn send(&self, kernel: &Wait<'_>, wait: bool, parts: &[&[u8]]) -> Result<Sent> {
         let (me, bell) = (me(), self.bell());
-        self.lane.announce(me, kernel, &bell, true);
+        self.lane.herald(me, kernel, &bell);
         let mut sent = self.lane.send(me, kernel, Patience::Some, parts)?;
         if sent == Sent::Full && wait {
             let length = parts.iter().map(|part| part.len()).sum();
             lane::spin(&self.lane, &self.spinner, kernel, || self.lane.may_send(length));
             sent = self.lane.send_in_time(me, kernel, parts)?;
         }
-        self.lane.announce(me, kernel, &bell, false);
+        self.lane.announce(me, kernel, &bell);
         Ok(sent)
     }
 
@@ -179,9 +179,9 @@ impl Queue {
     #[inline]
     pub fn send_now(&self, parts: &[&[u8]]) -> Result<Sent> {
         let (me, bell, kernel) = (me(), self.bell(), Wait::steadfast(self.words()));
-        self.lane.announce(me, &kernel, &bell, true);
+        self.lane.herald(me, &kernel, &bell);
         let sent = self.lane.send(me, &kernel, Patience::None, parts);
-        self.lane.announce(me, &kernel, &bell, false);
+        self.lane.announce(me, &kernel, &bell);
         sent
     }
 

@@ -130,6 +130,14 @@ impl<'a> Wait<'a> {
         Self { words, deadline, slice, give_up, stopped }
     }
 
+    /// The same in long slices from the beginning: for what mostly ends by a wake-up, where a timer
+    /// that is set and never rings costs as much as the wake-up. A death is noticed within 100 ms.
+    #[must_use]
+    pub fn in_long_slices(self) -> Self {
+        self.slice.set(LONGEST_SLICE);
+        self
+    }
+
     /// A wait that only ends when it has what it waits for.
     pub fn steadfast(words: &'a Mapped) -> Self {
         Self::new(words, None, &|_| false)

@@ -7,7 +7,7 @@
 //! | 256 | receivers: the same |
 //! | 384 | bells of those who wait for a message, for room, for the end; each with its sleepers |
 //! | 512 | done, shut, slack |
-//! | 640 | token: lock, state, watchers; when whoever spins will have stopped |
+//! | 640 | token: lock, state, watchers; when whoever spins will have stopped; who rests, rung |
 //! | 768 | for each ring, one more than the number of the move that entered it |
 //!
 //! A record is three words: ring (8 bits) and bytes that went through it since it was entered, number
@@ -43,6 +43,8 @@ pub(super) const TOKEN_LOCK: usize = 640;
 pub(super) const TOKEN: usize = 664;
 pub(super) const WATCHERS: usize = 672;
 pub(super) const SPINNER: usize = 680;
+pub(super) const RESTING: usize = 688;
+pub(super) const RUNG: usize = 696;
 
 const ENTERED: usize = 768;
 const MOST_RINGS: u32 = 16;

@@ -164,8 +164,9 @@ fn a_queue_that_is_shut_is_emptied_or_not() {
 struct Bytes(std::cell::Cell<usize>);
 
 impl super::token::Doorbell for Bytes {
-    fn ring(&self) {
+    fn ring(&self) -> bool {
         self.0.set(self.0.get() + 1);
+        true
     }
     fn clear(&self) {
         self.0.set(0);
@@ -176,9 +177,9 @@ impl super::token::Doorbell for Bytes {
 fn the_token_follows_the_queue() {
     let (queue, bell) = (queue(shape(0, 0)), Bytes(std::cell::Cell::new(0)));
     let send = || {
-        queue.announce(ME(), &Alone, &bell, true);
+        queue.herald(ME(), &Alone, &bell);
         put(&queue, b"x");
-        queue.announce(ME(), &Alone, &bell, false);
+        assert!(queue.announce(ME(), &Alone, &bell));
     };
     let receive = || {
         get(&queue);
@@ -195,15 +196,41 @@ fn the_token_follows_the_queue() {
     assert_eq!(bell.0.get(), 1);
     receive();
     assert_eq!(bell.0.get(), 0);
-    queue.announce(ME(), &Alone, &bell, true);
+    queue.herald(ME(), &Alone, &bell);
     assert_eq!(bell.0.get(), 1);
     receive();
     assert_eq!(bell.0.get(), 0, "it did not come");
     queue.shut(false, &Alone);
     queue.settle(ME(), &Alone, &bell);
     assert_eq!(bell.0.get(), 1, "that it is shut is something to receive");
-    queue.unwatch();
-    assert!(!queue.is_watched());
+}
+
+#[test]
+fn a_token_is_put_for_who_rests() {
+    let (queue, bell) = (queue(shape(0, 0)), Bytes(std::cell::Cell::new(0)));
+    let send = || {
+        queue.herald(ME(), &Alone, &bell);
+        put(&queue, b"x");
+        assert!(queue.announce(ME(), &Alone, &bell));
+    };
+    send();
+    assert_eq!(bell.0.get(), 0, "nobody rests");
+    queue.start_resting();
+    assert!(queue.will_ring());
+    send();
+    assert_eq!(bell.0.get(), 1);
+    assert!(!queue.will_ring(), "it is there");
+    send();
+    assert_eq!(bell.0.get(), 1, "once is enough");
+    queue.stop_resting();
+    queue.wake_up(ME(), &Alone, &bell);
+    assert_eq!(bell.0.get(), 0);
+    send();
+    assert_eq!(bell.0.get(), 0, "nobody rests");
+    queue.watch();
+    queue.settle(ME(), &Alone, &bell);
+    queue.wake_up(ME(), &Alone, &bell);
+    assert_eq!(bell.0.get(), 1, "there is something, and somebody watches");
 }
 
 #[test]
