@@ -364,3 +364,24 @@ def sum_shared(handle):
 
 def call_shared(handle, *args):
     return handle.get()(*args)
+
+
+def change_one(value, place):
+    """The value, with one byte of the array turned over."""
+    if place is not None:
+        value[place] ^= 255
+    return value
+
+
+def written_bytes():
+    """Bytes of shared memory that this worker has written results to."""
+    sizes = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if "oxgang channel" in os.readlink(f"/proc/self/fd/{name}"):
+                facts = os.stat(f"/proc/self/fd/{name}")
+                sizes[facts.st_ino] = facts.st_blocks * 512
+        except FileNotFoundError:
+            continue  # the listing's own descriptor
+    assert sizes
+    return sum(sizes.values())

@@ -256,11 +256,12 @@ impl Worker {
                 Some(request) => {
                     self.attached.clear();
                     if request.attached {
-                        let (blocks, end) = split_attached(&self.payload, &self.requests)?;
-                        self.payload.drain(..end);
                         let receive =
                             |block| Received::new(&self.requests, block, &self.returns, false);
-                        self.attached.extend(blocks.into_iter().map(receive).map(Arc::new));
+                        let (blocks, end) =
+                            split_attached(&self.payload, &self.requests, receive, |_| None)?;
+                        self.payload.drain(..end);
+                        self.attached = blocks;
                     }
                     self.block = if request.in_block {
                         Some(self.requests.find(&self.payload)?)
