@@ -23,11 +23,12 @@ use crate::future::Source;
 use crate::limits;
 use crate::python::{names, standard};
 use crate::raw::{Buffer, Lent};
+use crate::sink::Pickle;
 
 /// Shorter blocks are copied by who receives them: a mapping and its page faults cost more.
 const WORTH_MAPPING: usize = 1 << 18;
-/// Shorter pickles are copied, which is cheaper than to hold on to them.
-const WORTH_LEAVING: usize = 1 << 12;
+/// Shorter pickles go with the frame, so there is nothing to put into the store.
+const WORTH_SETTLING: usize = 1 << 12;
 /// Copies from here on are made without the interpreter.
 const LONG_COPY: usize = 1 << 18;
 
@@ -87,24 +88,22 @@ fn plain<'py>(
     codec::encode([args.as_any(), kwargs])
 }
 
-/// A pickle of the value, by `dump`: bytes, or bytes and what goes apart.
+/// A pickle of the value, by `dump`: the pickle, or the pickle and what goes apart.
 fn pickled(to: To<'_>, dump: &Py<PyAny>, value: &Bound<'_, PyAny>) -> PyResult<Payload> {
     let py = value.py();
     let dumped = dump.bind(py).call1((value,))?;
-    let (pickle, apart) = match dumped.cast_into::<PyBytes>() {
+    let (pickle, apart) = match dumped.cast_into::<Pickle>() {
         Ok(pickle) => (pickle, Vec::new()),
         Err(both) => {
             let both = both.into_inner().cast_into::<PyTuple>()?;
-            let pickle = both.get_item(0)?.cast_into::<PyBytes>()?;
+            let pickle = both.get_item(0)?.cast_into::<Pickle>()?;
             (pickle, both.get_item(1)?.cast_into::<PyList>()?.iter().collect())
         }
     };
-    let bytes = pickle.as_bytes();
-    if bytes.len() < WORTH_LEAVING && apart.is_empty() {
-        return Ok([&[PICKLED], bytes].concat().into());
+    let payload = pickle.get().take_payload();
+    if apart.is_empty() && payload.length() < WORTH_SETTLING {
+        return Ok(payload);
     }
-    // the pickle stays where it is until it is copied into shared memory
-    let payload = Payload::new(vec![PICKLED], PyBackedBytes::from(pickle));
     settled(py, to, payload, &lend(&apart)?)
 }
 
