@@ -67,12 +67,9 @@ class BaseProxy(_standard.BaseProxy):
         self._serializer = serializer
         self._Client = clients[serializer]
         self._owned_by_manager = manager_owned
-        if authkey is not None:
-            self._authkey = process.AuthenticationString(authkey)
-        elif manager is not None:
-            self._authkey = manager._authkey
-        else:
-            self._authkey = process.current_process().authkey
+        if authkey is None and manager is not None:
+            authkey = manager._authkey
+        self._authkey = home.authkey_or(authkey)
         if incref:
             self._incref()
         util.register_after_fork(self, BaseProxy._after_fork)
@@ -183,7 +180,7 @@ def RebuildProxy(func, token, serializer, kwds):
     """Unpickles a proxy. In the process of its own manager it counts no reference there, or it
     would keep its referent for ever."""
     server = getattr(process.current_process(), "_manager_server", None)
-    if server is not None and server.address == token.address:
+    if server is not None and _wire.plain(server.address) == _wire.plain(token.address):
         kwds["manager_owned"] = True
         if token.id not in server.id_to_local_proxy_obj:
             server.id_to_local_proxy_obj[token.id] = server.id_to_obj[token.id]

@@ -44,6 +44,8 @@ class Server(_standard.Server):
     def __init__(self, registry, address, authkey, serializer):
         super().__init__(registry, address, authkey, serializer)
         self.stop_event = threading.Event()
+        # for proxies among the objects: they call this very server
+        _wire.home_of(self.address).authkey_or(authkey)
 
     # -- serving ---------------------------------------------------------------------------
 
@@ -116,7 +118,7 @@ class Server(_standard.Server):
         while not self.stop_event.is_set():
             request = None
             try:
-                request = conn.recv()
+                request = _wire.receive(conn)
             except (EOFError, ConnectionError):
                 util.debug("%r has hung up", threading.current_thread().name)
                 return

@@ -10,11 +10,14 @@ After a fork the child has no ways: it opens its own.
 """
 
 import contextlib
+import io
 import os
+import pickle
 import threading
 import weakref
 from multiprocessing import managers as _standard
 from multiprocessing import process, util
+from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 
 from oxgang.errors import ManagerDied
@@ -62,10 +65,11 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 class Standard:
     """The standard wire: pickled tuples through a connection."""
 
-    def __init__(self, connection, address, known):
+    def __init__(self, connection, address, pid):
         self._connection = connection
         self._address = address
-        self.known = known  # whether the server is of this package
+        self._pid = pid
+        self.known = pid is not None  # whether the server is of this package
         self._whole = True
 
     def call(self, ident, name, args, kwds):
@@ -77,7 +81,7 @@ class Standard:
             self._connection.send_bytes(request)
             answer = self._connection.recv_bytes()
         except (EOFError, ConnectionError) as error:
-            raise gone(self._address, error) from error
+            raise gone(self._address, error, self._pid) from error
         self._whole = True
         return _loads(self._connection, answer)
 
@@ -95,7 +99,31 @@ def _dumps(connection, obj):
 
 
 def _loads(connection, data):
-    return getattr(connection, "_loads", ForkingPickler.loads)(data)
+    return getattr(connection, "_loads", loads)(data)
+
+
+class _Reader(pickle.Unpickler):
+    """Finds our proxies where a peer of the standard library has sent its own."""
+
+    def find_class(self, module, name):
+        if module == "multiprocessing.managers":
+            from oxgang.multiprocessing import _proxies
+
+            if name in _proxies.__all__:
+                return getattr(_proxies, name)
+        return super().find_class(module, name)
+
+
+def loads(data):
+    """What came through the standard wire."""
+    return _Reader(io.BytesIO(data)).load()
+
+
+def receive(conn):
+    """The next request of a client, whichever wire it comes by."""
+    if isinstance(conn, Connection):
+        return loads(conn.recv_bytes())
+    return conn.recv()
 
 
 def dispatch(c, id, methodname, args=(), kwds=NO_KWDS):
@@ -157,6 +185,13 @@ class Home:
         self.ways = Ways()
         self.idset = _standard.ProcessLocalSet()
         self.is_standard = False
+        self._authkey = None
+
+    def authkey_or(self, authkey):
+        """What opens the server: `authkey`, or what has opened it before, or the process's own."""
+        if authkey is not None:
+            self._authkey = process.AuthenticationString(authkey)
+        return self._authkey or process.current_process().authkey
 
     def __iter__(self):
         return iter((self.ways, self.idset))  # all that the standard library keeps
@@ -181,7 +216,7 @@ class Home:
             if way is None:
                 connection = client(self.address, authkey=authkey)
                 dispatch(connection, None, "accept_connection", (name,))
-                way = Standard(connection, self.address, False)
+                way = Standard(connection, self.address, None)
         return way
 
     def ask(self, authkey, client, name, args=(), kwds=NO_KWDS):
@@ -230,6 +265,7 @@ mutex = util.ForkAwareThreadLock()
 
 def home_of(address):
     """What is known of the server at `address`."""
+    address = plain(address)
     home = homes.get(address)
     if home is None:
         with mutex:
@@ -237,10 +273,15 @@ def home_of(address):
     return home
 
 
+def plain(address):
+    """One and the same for one address: the kernel gives names without a file back as bytes."""
+    return os.fsdecode(address) if isinstance(address, bytes) else address
+
+
 def _open_own(connection, address, name):
     connection.send((None, "accept_line", (name,), {}))
-    kind, _ = connection.recv()
+    kind, found = connection.recv()
     if kind == "#RETURN":
-        return Standard(connection, address, True)
+        return Standard(connection, address, found[0])
     connection.close()
     return None  # a standard server does not know the word

@@ -295,6 +295,7 @@ class BaseManager(_standard.BaseManager):
                 process.kill()
                 process.join()
         state.value = State.SHUTDOWN
+        address = _wire.plain(address)
         _wire.homes.pop(address, None)
         if isinstance(address, str) and not address.startswith("\0"):
             with contextlib.suppress(OSError):
