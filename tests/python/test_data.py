@@ -128,6 +128,31 @@ def test_what_is_sent_to_many_is_held_once(tmp_path):
         assert pool.statistics()["held_bytes"] == 0
 
 
+def test_what_is_returned_as_it_came_is_not_copied():
+    """Nor is it wrong when something of it, or all, was written meanwhile."""
+    array = numpy.arange(2 * MB, dtype="u1")
+    with ProcessPoolExecutor(1) as pool:
+        worker_grew = []
+        backs = []
+        for place in (None, 0, MB + 7, len(array) - 1):
+            before = pool.submit(calls.written_bytes).result()
+            back = pool.submit(calls.change_one, array, place).result()
+            worker_grew.append(pool.submit(calls.written_bytes).result() - before)
+            expected = array.copy()
+            if place is not None:
+                expected[place] ^= 255
+            assert (back == expected).all()
+            backs.append(back)
+        assert worker_grew[0] == 0 and worker_grew[1] >= len(array)
+        pair = pool.submit(calls.change_one, [array, array[::-1].copy()], None).result()
+        assert (pair[0] == array).all() and (pair[1] == array[::-1]).all()
+    gc.collect()
+    first = backs[0]
+    assert (first == array).all(), "the pool is gone"
+    first[:] = 0
+    assert array[1] == 1 and backs[1][1] == 1
+
+
 def test_views_live_longer_than_their_task():
     with ProcessPoolExecutor(1) as pool:
         for number in range(5):
@@ -198,7 +223,7 @@ def test_memory_is_used_again():
         seen = []
         for round_ in range(60):
             array = numpy.full(2 * MB, round_ % 200, "u1")
-            for back in pool.map(calls.same, [array, array + 1, array + 2]):
+            for back in pool.map(calls.turned, [array, array + 1, array + 2]):
                 assert len(back) == 2 * MB
             if round_ >= 10:
                 seen.append(memory_of("oxgang"))
