@@ -18,6 +18,7 @@ mod pool;
 mod python;
 mod queue;
 mod raw;
+mod sink;
 mod sync;
 mod template;
 mod threads;
@@ -59,6 +60,8 @@ mod _core {
     use crate::queue::SharedQueue;
     #[pymodule_export]
     use crate::raw::{Buffer, SharedRegion, Unlocked};
+    #[pymodule_export]
+    use crate::sink::{NeedsValue, Pickle, Sink, stop_at_main};
     #[pymodule_export]
     use crate::sync::{SharedLock, SharedSemaphore};
     #[pymodule_export]

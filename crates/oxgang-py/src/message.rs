@@ -12,6 +12,7 @@
 
 use std::cell::Cell;
 
+use oxgang::Payload;
 use pyo3::exceptions::{PyMemoryError, PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList};
@@ -31,7 +32,6 @@ const KEPT: usize = 1 << 20;
 
 /// An object, ready to be sent.
 pub struct Message<'py> {
-    kind: [u8; 1],
     table: Vec<u8>,
     body: Body<'py>,
     lent: Vec<Lent>,
@@ -39,7 +39,7 @@ pub struct Message<'py> {
 
 enum Body<'py> {
     Plain(Encoded<'py>),
-    Pickle(Bound<'py, PyBytes>),
+    Pickle(Payload),
     Bytes(Lent, std::ops::Range<usize>),
 }
 
@@ -48,19 +48,19 @@ impl<'py> Message<'py> {
     pub fn of(value: &Bound<'py, PyAny>) -> PyResult<Self> {
         if let Some(encoded) = codec::encode([value]) {
             let lent = lend(&encoded.apart)?;
-            return Ok(Self::with(PLAIN, Body::Plain(encoded), lent));
+            return Ok(Self::with(Body::Plain(encoded), lent));
         }
         let (pickle, apart) = dumped(&names(value.py())?.dump_result, value)?;
-        Ok(Self::with(PICKLED, Body::Pickle(pickle), lend(&apart)?))
+        Ok(Self::with(Body::Pickle(pickle.get().take_payload()), lend(&apart)?))
     }
 
     /// Of a part of an object's bytes, as they are.
     pub fn of_bytes(bytes: Lent, part: std::ops::Range<usize>) -> Self {
-        Self::with(RAW, Body::Bytes(bytes, part), Vec::new())
+        Self::with(Body::Bytes(bytes, part), Vec::new())
     }
 
-    fn with(kind: u8, body: Body<'py>, lent: Vec<Lent>) -> Self {
-        let mut message = Self { kind: [kind], table: Vec::new(), body, lent };
+    fn with(body: Body<'py>, lent: Vec<Lent>) -> Self {
+        let mut message = Self { table: Vec::new(), body, lent };
         if !message.lent.is_empty() {
             let length: usize = message.body_parts().iter().map(|part| part.len()).sum();
             let lengths = message.lent.iter().map(|lent| lent.as_ref().len());
@@ -73,10 +73,10 @@ impl<'py> Message<'py> {
 
     fn body_parts(&self) -> Vec<&[u8]> {
         match &self.body {
-            // its first byte is the kind
+            // their first byte is the kind
             Body::Plain(encoded) => encoded.parts(),
-            Body::Pickle(pickle) => vec![&self.kind, pickle.as_bytes()],
-            Body::Bytes(bytes, part) => vec![&self.kind, &bytes.as_ref()[part.clone()]],
+            Body::Pickle(pickle) => pickle.parts(),
+            Body::Bytes(bytes, part) => vec![&[RAW], &bytes.as_ref()[part.clone()]],
         }
     }
 
