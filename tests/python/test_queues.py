@@ -165,8 +165,21 @@ def test_a_simple_queue(module):
     queue.close()
     queue.close()
     assert queue._reader.closed
-    with pytest.raises((OSError, ValueError)):
+    for call in (queue.get, queue.empty, lambda: queue.put(1)):
+        with pytest.raises(OSError, match="closed"):
+            call()
+
+
+def test_whether_a_closed_queue_is_empty(module):
+    for queue in (module.Queue(), module.JoinableQueue()):
+        queue.close()
+        queue.join_thread()
+        assert queue.empty()
+    for queue in (module.Queue(), module.JoinableQueue()):
         queue.put(1)
+        closed(queue)
+        with pytest.raises(OSError, match="is closed"):
+            queue.empty()
 
 
 def test_many_put_and_many_take(module):
@@ -333,6 +346,36 @@ def test_what_cannot_be_pickled_raises_at_put():
     assert queue.empty()
     queue.put(lambda x: x + 1)
     assert queue.get()(1) == 2
+
+
+def test_a_subclass_may_swallow_what_cannot_be_pickled(module):
+    queue = {standard: ForgivingStandard, ours: ForgivingOurs}[module](ctx=module.get_context())
+    one = Unpicklable()
+    queue.put(one)
+    queue.put(1)
+    assert queue.get(timeout=30) == 1
+    assert [(type(error), obj) for error, obj in queue.told] == [(AttributeError, one)]
+    closed(queue)
+
+
+class Unpicklable:
+    def __reduce__(self):
+        raise AttributeError
+
+
+def forgiving(base):
+    told = []
+
+    class Forgiving(base):
+        @staticmethod
+        def _on_queue_feeder_error(error, obj):
+            told.append((error, obj))
+
+    Forgiving.told = told
+    return Forgiving
+
+
+ForgivingStandard, ForgivingOurs = forgiving(standard_queues.Queue), forgiving(queues.Queue)
 
 
 def test_what_cannot_be_unpickled_costs_that_item():

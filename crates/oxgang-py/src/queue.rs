@@ -10,7 +10,8 @@ use std::sync::{Arc, OnceLock};
 use oxgang::lane::{Got, Sent};
 use oxgang::queue::Queue;
 use oxgang::sync::Wait;
-use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyException, PyOSError, PyRuntimeError, PyValueError};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
@@ -49,6 +50,8 @@ fn raise(py: Python<'_>, which: impl Fn(&Raised) -> &Py<PyAny>) -> PyErr {
 pub struct SharedQueue {
     queue: OnceLock<Arc<Queue>>,
     closed: AtomicBool,
+    /// Something was put in by way of this handle.
+    used: AtomicBool,
 }
 
 impl SharedQueue {
@@ -69,6 +72,20 @@ impl SharedQueue {
 
     fn take_over(&self, queue: Arc<Queue>) -> PyResult<()> {
         self.queue.set(queue).map_err(|_| PyRuntimeError::new_err("the queue has been set up"))
+    }
+
+    /// What is to become of an object that cannot be put in: a class can say so, where the standard
+    /// queue's would be told by its thread.
+    #[cold]
+    fn not_encoded(slf: &Bound<'_, Self>, error: PyErr, obj: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = slf.py();
+        if !error.is_instance_of::<PyException>(py) {
+            return Err(error);
+        }
+        match slf.getattr_opt(intern!(py, "_on_queue_feeder_error"))? {
+            Some(hook) => hook.call1((error.into_value(py), obj)).map(drop),
+            None => Err(error),
+        }
     }
 
     #[cold]
@@ -128,7 +145,11 @@ impl SharedQueue {
         _args: &Bound<'_, pyo3::types::PyTuple>,
         _kwargs: Option<&Bound<'_, pyo3::types::PyDict>>,
     ) -> Self {
-        Self { queue: OnceLock::new(), closed: AtomicBool::new(false) }
+        Self {
+            queue: OnceLock::new(),
+            closed: AtomicBool::new(false),
+            used: AtomicBool::new(false),
+        }
     }
 
     /// Sets it up, as a new one for up to `most` items; 0: any number.
@@ -163,7 +184,11 @@ impl SharedQueue {
         timeout: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let queue = Self::usable(slf)?;
-        let message = Message::of(obj)?;
+        slf.get().used.store(true, Ordering::Relaxed);
+        let message = match Message::of(obj) {
+            Ok(message) => message,
+            Err(error) => return Self::not_encoded(slf, error, obj),
+        };
         if let Some(bytes) = message.short() {
             return match queue.send_now(&[bytes]) {
                 Ok(Sent::Yes) => Ok(()),
@@ -207,6 +232,10 @@ impl SharedQueue {
 
     /// Whether there is none.
     fn empty(&self) -> PyResult<bool> {
+        // as the standard queue, whose end to read from is closed then
+        if self.closed.load(Ordering::Relaxed) && self.used.load(Ordering::Relaxed) {
+            return Err(PyOSError::new_err("handle is closed"));
+        }
         Ok(self.opened()?.lane().count() == 0)
     }
 

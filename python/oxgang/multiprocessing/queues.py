@@ -115,6 +115,12 @@ class Queue(_Base):
         if not self._closed:
             raise AssertionError(f"Queue {self!r} not closed")
 
+    @staticmethod
+    def _on_queue_feeder_error(e, obj):
+        """Called by `put` with what pickling `obj` raised. A subclass may swallow it, as where the
+        standard queue's thread calls this."""
+        raise e
+
     def cancel_join_thread(self):
         """Nothing: nobody waits for a thread when the process ends."""
         util.debug("Queue.cancel_join_thread()")
@@ -140,16 +146,28 @@ class SimpleQueue(_Base):
     """A queue of objects without limits; as `multiprocessing.SimpleQueue`.
 
     Raises:
-        ValueError: by `put` and `get`, after `close`.
+        OSError: after `close`.
+        oxgang.errors.ShutDown: by `put` and `get`, after `shutdown`.
     """
 
     def __init__(self, *, ctx=None):
         self._open(0)
 
+    def _check_closed(self):
+        if self._closed:
+            raise OSError("handle is closed")
+
     def put(self, obj):
         """Puts an item in."""
+        self._check_closed()
         _core.SharedQueue.put(self, obj)
 
     def get(self):
         """Takes an item out, waiting for one."""
+        self._check_closed()
         return _core.SharedQueue.get(self)
+
+    def empty(self):
+        """Whether there is no item."""
+        self._check_closed()
+        return _core.SharedQueue.empty(self)
