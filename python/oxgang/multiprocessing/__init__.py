@@ -1,8 +1,8 @@
 """A drop-in for `multiprocessing`, in the making.
 
-Ours: `Lock`, `RLock`, `Semaphore`, `BoundedSemaphore`, `Condition`, `Event`, `Barrier`, and the
-contexts that make them. `Process`, `Pipe`, `Queue`, `Pool` and the rest are the standard library's,
-which take our primitives; they are exchanged for ours one by one. What cannot be had yet says so.
+Ours: `Lock`, `RLock`, `Semaphore`, `BoundedSemaphore`, `Condition`, `Event`, `Barrier`, `Queue`,
+`JoinableQueue`, `SimpleQueue`, `Pipe`, and the contexts that make them. `Process`, `Pool` and the
+rest are the standard library's, which take our primitives; they are exchanged for ours one by one. What cannot be had yet says so.
 """
 
 from oxgang.multiprocessing import context
