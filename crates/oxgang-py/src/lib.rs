@@ -5,6 +5,7 @@
 
 #![allow(missing_docs, reason = "what Python sees is described in _core.pyi")]
 
+mod awaiting;
 mod cli;
 mod codec;
 mod future;
@@ -41,6 +42,8 @@ fn forking() {
 #[pymodule(gil_used = false)]
 mod _core {
     #[pymodule_export]
+    use crate::awaiting::{Awaiting, Terminating, Waiter};
+    #[pymodule_export]
     use crate::cli::{CliStop, MapJob, Progress};
     #[pymodule_export]
     use crate::future::Future;
@@ -53,7 +56,7 @@ mod _core {
     #[pymodule_export]
     use crate::pool::{PoolHandle, ProcessPool, Sendable};
     #[pymodule_export]
-    use crate::port::{Awaiting, LoopPort, Terminating, Waiter};
+    use crate::port::LoopPort;
     #[pymodule_export]
     use crate::raw::{Buffer, SharedRegion, Unlocked};
     #[pymodule_export]
