@@ -14,6 +14,7 @@
 //! | [`starter`] | how a worker comes to exist |
 //! | [`template`] | a process that forks workers on request, both sides of it |
 //! | [`task`] | tasks, outcomes, and who is told |
+//! | [`parking`] | how threads of one process wait for each other, in line |
 //! | [`spin`] | when to spin before sleeping |
 //! | [`sync`] | locks and their kin between processes: waiting, life, and where they are kept |
 //! | [`segment`] | shared structures over mapped memory; blocks in growing files |
@@ -21,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 pub mod limits;
+pub mod parking;
 pub mod pool;
 pub mod region;
 pub mod segment;
