@@ -6,11 +6,10 @@ its milliseconds is paid by every fresh pool. Public names load on first touch.
 
 from importlib import import_module
 
-from oxgang._core import __version__
-
 _HOMES = {
     "Executor": "oxgang._executor",
     "TaskOptions": "oxgang._options",
+    "__version__": "oxgang._core",
     "map": "oxgang._map",
 }
 

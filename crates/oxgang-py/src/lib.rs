@@ -17,6 +17,7 @@ mod python;
 mod raw;
 mod sync;
 mod template;
+mod threading;
 mod threads;
 mod timer;
 mod wait;
@@ -56,6 +57,8 @@ mod _core {
     use crate::sync::{SharedLock, SharedSemaphore};
     #[pymodule_export]
     use crate::template::{Held, Invitation, Lifeline, Template, TemplateServer, hold_lifeline};
+    #[pymodule_export]
+    use crate::threading::{RLock, ThreadBarrier, ThreadCondition, ThreadEvent, ThreadSemaphore};
     #[pymodule_export]
     use crate::threads::{ThreadPool, ThreadQueue};
     #[pymodule_export]

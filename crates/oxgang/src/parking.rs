@@ -11,12 +11,18 @@
 //! | state | moved by | to |
 //! |---|---|---|
 //! | `WAITING` | its owner, about to sleep | `ASLEEP` |
-//! | | a caller | `CALLED` |
+//! | | a caller, with the lock | `CALLED` |
 //! | | its owner, who goes | `GONE` |
-//! | `ASLEEP` | a caller, who then wakes the owner | `CALLED` |
-//! | | its owner, whose sleep ended otherwise | `GONE`, or `ASLEEP` again |
-//! | `CALLED` | its owner, who found nothing | `WAITING` |
+//! | `ASLEEP` | a caller, with the lock | `CALLED | ASLEEP` |
+//! | | its owner, whose sleep ended otherwise | `GONE`, or stays |
+//! | `CALLED` | its owner, about to sleep | `CALLED | ASLEEP` |
 //! | | its owner, who goes, and passes the call on | `GONE` |
+//! | `CALLED`, asleep or not | the caller, when it has given back whatever it holds | `RUNG` |
+//! | `RUNG` | its owner, who found nothing | `WAITING` |
+//! | | its owner, who goes | `GONE` |
+//!
+//! Who is called does not stir before it is rung: a caller that is about to let go of what the
+//! called one needs next (a lock, the interpreter) lets go first.
 //!
 //! A call that meets a seat that is `GONE`, or that was left in the line by the parent of a fork,
 //! goes to the next in line: no call is ever spent on nobody.
@@ -40,7 +46,14 @@ use crate::{generation, spin};
 const WAITING: u32 = 0;
 const ASLEEP: u32 = 1;
 const CALLED: u32 = 2;
-const GONE: u32 = 3;
+const RUNG: u32 = 4;
+const GONE: u32 = 8;
+
+/// Who is rung while it spins, and then finds the interpreter still held, sleeps in that one's
+/// lock, and is late by a wake-up. So it looks, for a moment, whether somebody has let go.
+const HAND_OVER: Duration = Duration::from_micros(3);
+/// How often somebody has sat down, and so has let go of the interpreter.
+static SAT_DOWN: AtomicU32 = AtomicU32::new(0);
 
 /// Why somebody got up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,16 +81,17 @@ impl Seat {
         Arc::new(Self { word: AtomicU32::new(WAITING), born: generation() })
     }
 
-    /// Waits until called, until the deadline, for a slice at most.
+    /// Waits until rung, until the deadline, for a slice at most. The caller holds nothing.
     pub fn sit(&self, deadline: Option<Instant>, slice: Option<Duration>) -> Rise {
-        if self.is_called() || spin_for(|| self.is_called()) {
+        let sat_down = SAT_DOWN.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        if spin_for(|| self.is_rung()) {
+            hand_over(|| SAT_DOWN.load(Ordering::Relaxed) != sat_down);
             return Rise::Called;
         }
         let until = slice.map(|slice| Instant::now() + slice);
         loop {
-            let asleep =
-                self.word.compare_exchange(WAITING, ASLEEP, Ordering::AcqRel, Ordering::Acquire);
-            if asleep == Err(CALLED) {
+            let word = self.word.fetch_or(ASLEEP, Ordering::AcqRel) | ASLEEP;
+            if word & RUNG != 0 {
                 return Rise::Called;
             }
             let now = Instant::now();
@@ -89,8 +103,8 @@ impl Seat {
                 return Rise::Look;
             }
             let limit = [left(deadline), left(until)].into_iter().flatten().min();
-            let woken = futex::park(&self.word, ASLEEP, limit);
-            if self.is_called() {
+            let woken = futex::park(&self.word, word, limit);
+            if self.is_rung() {
                 return Rise::Called;
             }
             if woken == Woken::Signal {
@@ -99,51 +113,51 @@ impl Seat {
         }
     }
 
+    fn is_rung(&self) -> bool {
+        self.word.load(Ordering::Acquire) & RUNG != 0
+    }
+
     /// Whether it was called, and not taken up again since.
     #[must_use]
     pub fn is_called(&self) -> bool {
-        self.word.load(Ordering::Acquire) == CALLED
-    }
-
-    /// Its owner, called, waits once more; before it is put back into a line.
-    pub fn again(&self) {
-        self.word.store(WAITING, Ordering::Release);
+        self.word.load(Ordering::Acquire) & (CALLED | RUNG) != 0
     }
 
     /// Its owner goes. `true`: it had been called, and the call is the owner's to use or pass on.
     #[must_use]
     pub fn leave(&self) -> bool {
-        self.word.swap(GONE, Ordering::AcqRel) == CALLED
+        self.word.swap(GONE, Ordering::AcqRel) & (CALLED | RUNG) != 0
     }
 
-    /// `None`: nobody sits there any more. Otherwise whether its owner must be woken.
-    fn mark(&self) -> Option<bool> {
-        if self.born != generation() {
-            return None; // its owner is in the process that forked this one
+    /// Calls it, unless nobody sits there any more.
+    fn call(&self) -> bool {
+        let call = |word| (word < CALLED).then_some(word | CALLED);
+        self.born == generation() // else its owner is in the process that forked this one
+            && self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, call).is_ok()
+    }
+
+    fn ring(&self) {
+        let ring = |word| (word & CALLED != 0).then_some(RUNG);
+        let before = self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, ring);
+        if before.is_ok_and(|before| before & ASLEEP != 0) {
+            futex::unpark(&self.word, 1);
         }
-        let mark = |word| (word < CALLED).then_some(CALLED);
-        let before = self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, mark).ok()?;
-        Some(before == ASLEEP)
+    }
+
+    /// Whether somebody sits there, uncalled.
+    fn is_taken(&self) -> bool {
+        self.born == generation() && self.word.load(Ordering::Acquire) < CALLED
     }
 }
 
-/// Somebody has been called; wakes them when dropped, which is best done without the lock.
+/// Somebody has been called, and is rung when this is dropped: best without the lock.
 #[derive(Debug)]
 #[must_use]
-pub struct Call(Option<Arc<Seat>>);
-
-impl Call {
-    fn to(seat: Arc<Seat>) -> Option<Self> {
-        let asleep = seat.mark()?;
-        Some(Self(asleep.then_some(seat)))
-    }
-}
+pub struct Call(Arc<Seat>);
 
 impl Drop for Call {
     fn drop(&mut self) {
-        if let Some(seat) = &self.0 {
-            futex::unpark(&seat.word, 1);
-        }
+        self.0.ring();
     }
 }
 
@@ -157,9 +171,9 @@ impl Line {
         self.0.push_back(seat.clone());
     }
 
-    /// Takes a place at the front: for who was called in vain.
+    /// Takes a place at the front: for who was rung in vain.
     pub fn rejoin(&mut self, seat: &Arc<Seat>) {
-        seat.again();
+        seat.word.store(WAITING, Ordering::Release);
         self.0.push_front(seat.clone());
     }
 
@@ -173,8 +187,8 @@ impl Line {
     #[inline]
     pub fn call(&mut self) -> Option<Call> {
         while let Some(seat) = self.0.pop_front() {
-            if let Some(call) = Call::to(seat) {
-                return Some(call);
+            if seat.call() {
+                return Some(Call(seat));
             }
         }
         None
@@ -192,8 +206,8 @@ impl Line {
 
     /// Takes up to `count` out, uncalled, for another line.
     pub fn take(&mut self, count: usize) -> Vec<Arc<Seat>> {
-        let count = count.min(self.0.len());
-        self.0.drain(..count).collect()
+        let next = || std::iter::from_fn(|| self.0.pop_front()).find(|seat| seat.is_taken());
+        std::iter::from_fn(next).take(count).collect()
     }
 
     /// How many wait.
@@ -223,6 +237,13 @@ fn spin_for(found: impl Fn() -> bool) -> bool {
     }
     let places = PLACES.get_or_init(OwnPlaces::new);
     SPINNER.with_borrow_mut(|spinner| spinner.spin(places, found))
+}
+
+fn hand_over(over: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !over() && start.elapsed() < HAND_OVER {
+        std::hint::spin_loop();
+    }
 }
 
 #[cfg(test)]
