@@ -14,6 +14,7 @@ mod limits;
 mod payload;
 mod pool;
 mod python;
+mod queue;
 mod raw;
 mod sync;
 mod template;
@@ -51,6 +52,8 @@ mod _core {
     use crate::limits::Options;
     #[pymodule_export]
     use crate::pool::{PoolHandle, ProcessPool, Sendable};
+    #[pymodule_export]
+    use crate::queue::LocalQueue;
     #[pymodule_export]
     use crate::raw::{Buffer, SharedRegion, Unlocked};
     #[pymodule_export]

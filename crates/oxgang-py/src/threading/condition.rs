@@ -30,6 +30,11 @@ pub struct ThreadCondition {
 }
 
 impl ThreadCondition {
+    /// Whether nobody waits.
+    pub fn is_idle(&self, py: Python<'_>) -> bool {
+        self.line.open(py).is_empty()
+    }
+
     fn held(&self) -> PyResult<&Held> {
         self.lock.get().ok_or_else(|| {
             PyRuntimeError::new_err("a subclass of Condition must call super().__init__()")
