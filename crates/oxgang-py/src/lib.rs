@@ -16,6 +16,7 @@ mod pool;
 mod python;
 mod queue;
 mod raw;
+mod sink;
 mod sync;
 mod template;
 mod threading;
@@ -56,6 +57,8 @@ mod _core {
     use crate::queue::LocalQueue;
     #[pymodule_export]
     use crate::raw::{Buffer, SharedRegion, Unlocked};
+    #[pymodule_export]
+    use crate::sink::{NeedsValue, Pickle, Sink, stop_at_main};
     #[pymodule_export]
     use crate::sync::{SharedLock, SharedSemaphore};
     #[pymodule_export]
