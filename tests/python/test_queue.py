@@ -474,6 +474,7 @@ def test_many_producers_and_consumers(make, kind, size):
     assert sorted(got) == [start + number for start in (0, 1000, 2000) for number in range(300)]
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_child_of_a_fork_can_use_it():
     queue = ours.Queue()
     with Threads(*[queue.get] * 2) as threads:
