@@ -8,12 +8,14 @@ from importlib import import_module
 
 _HOMES = {
     "Executor": "oxgang._executor",
+    "TaskGroup": "oxgang._group",
     "TaskOptions": "oxgang._options",
     "__version__": "oxgang._core",
     "map": "oxgang._map",
+    "task_seed": "oxgang._seeds",
 }
 
-__all__ = ["Executor", "TaskOptions", "__version__", "errors", "map"]
+__all__ = ["Executor", "TaskGroup", "TaskOptions", "__version__", "errors", "map", "task_seed"]
 
 
 def __getattr__(name):

@@ -135,7 +135,11 @@ class ThreadPool:
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any: ...
     def _open(
-        self, future_class: type, max_workers: int, options: ThreadOptions | None
+        self,
+        future_class: type,
+        max_workers: int,
+        options: ThreadOptions | None,
+        context: bool = False,
     ) -> ThreadQueue: ...
     def _submit_as(
         self, options: ThreadOptions, fn: Callable[..., Any], /, *args: Any, **kwargs: Any

@@ -11,10 +11,10 @@ mod future;
 mod gather;
 mod items;
 mod limits;
+mod local_queue;
 mod payload;
 mod pool;
 mod python;
-mod queue;
 mod raw;
 mod sink;
 mod sync;
@@ -52,9 +52,9 @@ mod _core {
     #[pymodule_export]
     use crate::limits::Options;
     #[pymodule_export]
-    use crate::pool::{PoolHandle, ProcessPool, Sendable};
+    use crate::local_queue::LocalQueue;
     #[pymodule_export]
-    use crate::queue::LocalQueue;
+    use crate::pool::{PoolHandle, ProcessPool, Sendable};
     #[pymodule_export]
     use crate::raw::{Buffer, SharedRegion, Unlocked};
     #[pymodule_export]
