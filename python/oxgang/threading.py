@@ -14,7 +14,7 @@ import threading as _standard
 import types as _types
 from threading import *  # noqa: F403
 
-from oxgang import _interpreters
+from oxgang import _interpreters, _telling
 
 del excepthook  # noqa: F821 - it changes, so it is looked up
 
@@ -31,6 +31,13 @@ if _interpreters.is_main():
     Event = _ours.Event
     RLock = _ours.RLock
     Semaphore = _ours.Semaphore
+
+    if _telling.wanted():
+        from oxgang import _thread_debug
+
+        _OURS += ("Lock",)
+        Lock = _thread_debug.Lock
+        RLock = _ours.RLock = _thread_debug.RLock
 
 
 _before = {}  # what the standard module had in place of what was assigned here
