@@ -16,6 +16,7 @@ __all__ = [
     "NeedsValue",
     "Options",
     "Pickle",
+    "PipeEnd",
     "PoolHandle",
     "ProcessPool",
     "Progress",
@@ -27,6 +28,7 @@ __all__ = [
     "SharedItems",
     "SharedLock",
     "SharedNumber",
+    "SharedQueue",
     "SharedRegion",
     "SharedSemaphore",
     "Sink",
@@ -509,3 +511,85 @@ class Progress:
     def __new__(cls, total: int | None, description: str, stream: str = "auto") -> Progress: ...
     def advance(self, ok: bool) -> None: ...
     def finish(self) -> None: ...
+
+_Key = tuple[int, int]
+_QueueAddress = tuple[tuple[int, int, _Key], int]
+_EndParts = tuple[tuple[int, int, _Key], int | None, int | None, int, bool]
+
+class SharedQueue:
+    """Base of the queues between processes; see `oxgang.multiprocessing.queues`."""
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> SharedQueue: ...
+    def put(self, obj: Any, block: bool | None = None, timeout: float | None = None) -> None:
+        """Puts an item in; `block=False`, or a time limit in seconds."""
+
+    def get(self, block: bool | None = None, timeout: float | None = None) -> Any:
+        """Takes an item out; `block=False`, or a time limit in seconds."""
+
+    def qsize(self) -> int:
+        """How many items are in it now."""
+
+    def empty(self) -> bool:
+        """Whether there is none."""
+
+    def full(self) -> bool:
+        """Whether there are as many as there can be."""
+
+    def shutdown(self, immediate: bool = False) -> None:
+        """Nothing more is put in; `immediate`: nor taken out."""
+
+    def close(self) -> None:
+        """This process puts nothing more in, and takes nothing more out."""
+
+    @property
+    def is_shutdown(self) -> bool: ...
+    @property
+    def _closed(self) -> bool: ...
+    @property
+    def _maxsize(self) -> int: ...
+    def _open(self, most: int) -> None: ...
+    def _attach(self, address: _QueueAddress, inherited: tuple[int, int] | None) -> None: ...
+    def _address(self, inherit: bool) -> _QueueAddress: ...
+    def _task_done(self) -> None: ...
+    def _join(self, timeout: float | None = None) -> bool: ...
+    def _unfinished(self) -> int: ...
+    def _poll(self, timeout: float | None = None) -> bool: ...
+    def _watch_fd(self) -> int: ...
+    def _key(self) -> _Key: ...
+
+class PipeEnd:
+    """Base of the ends of pipes; see `oxgang.multiprocessing.connection`."""
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> PipeEnd: ...
+    @staticmethod
+    def _pair(one: PipeEnd, other: PipeEnd, two_way: bool) -> None: ...
+    def _assemble(self, parts: _EndParts) -> None: ...
+    def _parts(self) -> _EndParts: ...
+    def send(self, obj: Any) -> None:
+        """Sends an object."""
+
+    def send_bytes(self, buf: Any, offset: int = 0, size: int | None = None) -> None:
+        """Sends bytes."""
+
+    def recv(self) -> Any:
+        """Receives an object."""
+
+    def recv_bytes(self, maxlength: int | None = None) -> bytes:
+        """Receives bytes."""
+
+    def _poll(self, timeout: float | None = None) -> bool: ...
+    def fileno(self) -> int:
+        """The number of its descriptor: readable while there is something to receive, or nobody to
+        send it."""
+
+    def close(self) -> None:
+        """Lets go of it."""
+
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def readable(self) -> bool: ...
+    @property
+    def writable(self) -> bool: ...
+    @property
+    def _handle(self) -> int | None: ...

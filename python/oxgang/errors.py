@@ -139,3 +139,11 @@ __all__ = [
     "TaskTimeout",
     "WorkerCrashed",
 ]
+
+
+try:
+    from queue import ShutDown
+except ImportError:
+
+    class ShutDown(Exception):
+        """A queue was shut down: nothing can be put in, or nothing is left to take out."""

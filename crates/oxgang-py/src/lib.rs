@@ -7,14 +7,17 @@
 
 mod cli;
 mod codec;
+mod connection;
 mod future;
 mod gather;
 mod items;
 mod limits;
 mod local_queue;
+mod message;
 mod payload;
 mod pool;
 mod python;
+mod queue;
 mod raw;
 mod sink;
 mod sync;
@@ -44,6 +47,8 @@ mod _core {
     #[pymodule_export]
     use crate::cli::{CliStop, MapJob, Progress};
     #[pymodule_export]
+    use crate::connection::PipeEnd;
+    #[pymodule_export]
     use crate::future::Future;
     #[pymodule_export]
     use crate::gather::{SharedBarrier, SharedCondition, SharedEvent};
@@ -55,6 +60,8 @@ mod _core {
     use crate::local_queue::LocalQueue;
     #[pymodule_export]
     use crate::pool::{PoolHandle, ProcessPool, Sendable};
+    #[pymodule_export]
+    use crate::queue::SharedQueue;
     #[pymodule_export]
     use crate::raw::{Buffer, SharedRegion, Unlocked};
     #[pymodule_export]
