@@ -65,6 +65,21 @@ impl Encoded<'_> {
         self.bytes.len() < WORTH_LEAVING && self.left.is_empty() && self.apart.is_empty()
     }
 
+    /// All of it in one piece; `None` if something goes apart.
+    pub fn into_bytes(self) -> Option<Vec<u8>> {
+        if !self.apart.is_empty() {
+            return None;
+        }
+        let Some((first, _)) = self.left.first() else { return Some(self.bytes) };
+        let mut whole = self.bytes[..*first].to_vec();
+        let ends = self.left.iter().skip(1).map(|(at, _)| *at).chain([self.bytes.len()]);
+        for ((at, left), end) in self.left.iter().zip(ends) {
+            whole.extend_from_slice(left.as_bytes());
+            whole.extend_from_slice(&self.bytes[*at..end]);
+        }
+        Some(whole)
+    }
+
     /// The bytes as a payload, without what goes apart.
     pub fn into_payload(self) -> Payload {
         let foreign = |bytes| -> Foreign { Box::new(PyBackedBytes::from(bytes)) };

@@ -11,6 +11,7 @@ mod future;
 mod gather;
 mod items;
 mod limits;
+mod line;
 mod payload;
 mod pool;
 mod python;
@@ -49,6 +50,8 @@ mod _core {
     use crate::items::{SharedItems, SharedNumber};
     #[pymodule_export]
     use crate::limits::Options;
+    #[pymodule_export]
+    use crate::line::{Line, LinePlaces};
     #[pymodule_export]
     use crate::pool::{PoolHandle, ProcessPool, Sendable};
     #[pymodule_export]

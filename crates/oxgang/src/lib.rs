@@ -16,11 +16,13 @@
 //! | [`task`] | tasks, outcomes, and who is told |
 //! | [`spin`] | when to spin before sleeping |
 //! | [`sync`] | locks and their kin between processes: waiting, life, and where they are kept |
+//! | [`line`] | calls of one thread to another process, in turns |
 //! | [`segment`] | shared structures over mapped memory; blocks in growing files |
 
 #![forbid(unsafe_code)]
 
 pub mod limits;
+pub mod line;
 pub mod pool;
 pub mod region;
 pub mod segment;

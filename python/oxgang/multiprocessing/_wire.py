@@ -20,6 +20,7 @@ from multiprocessing import process, util
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 
+from oxgang import _core
 from oxgang.errors import ManagerDied
 from oxgang.multiprocessing import _listener
 
@@ -185,6 +186,7 @@ class Home:
         self.ways = Ways()
         self.idset = _standard.ProcessLocalSet()
         self.is_standard = False
+        self.has_line = True  # as far as is known: descriptors may not pass, in a sandbox
         self._authkey = None
 
     def authkey_or(self, authkey):
@@ -211,13 +213,33 @@ class Home:
         with self._no_more():
             way = None
             if not self.is_standard and client is _listener.Client:
-                way = _open_own(client(self.address, authkey=authkey), self.address, name)
+                way = self._open_own(authkey, name)
                 self.is_standard = way is None
             if way is None:
                 connection = client(self.address, authkey=authkey)
                 dispatch(connection, None, "accept_connection", (name,))
                 way = Standard(connection, self.address, None)
         return way
+
+    def _open_own(self, authkey, name):
+        """A way to a server of this package; None: it is none."""
+        connection = _listener.Client(self.address, authkey=authkey)
+        connection.send((None, "accept_line", (name, self.has_line), {}))
+        kind, found = connection.recv()
+        if kind != "#RETURN":
+            connection.close()
+            return None  # a standard server does not know the word
+        pid, has_line = found
+        if not has_line:
+            return Standard(connection, self.address, pid)
+        fd = os.dup(connection.fileno())
+        connection.close()
+        try:
+            return _core.Line.take_up(fd)
+        except OSError as error:
+            util.info("no line to the manager, the standard wire instead: %s", error)
+            self.has_line = False
+            return self._open_own(authkey, name)
 
     def ask(self, authkey, client, name, args=(), kwds=NO_KWDS):
         """What the server itself, not one of its objects, answers."""
@@ -276,12 +298,3 @@ def home_of(address):
 def plain(address):
     """One and the same for one address: the kernel gives names without a file back as bytes."""
     return os.fsdecode(address) if isinstance(address, bytes) else address
-
-
-def _open_own(connection, address, name):
-    connection.send((None, "accept_line", (name,), {}))
-    kind, found = connection.recv()
-    if kind == "#RETURN":
-        return Standard(connection, address, found[0])
-    connection.close()
-    return None  # a standard server does not know the word
