@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from benches import limits, locks, numbers, work
+from benches import limits, locks, managers, numbers, work
 from benches.contenders import WORKERS, chunk_mapper, process_pool, thread_pool
 
 LOCKS = ("standard", "control", "oxgang")
@@ -230,6 +230,16 @@ SCENARIOS = {
             "array-item",
             locks.array_item,
             *(LOCKS, ("standard",), "µs", "multiprocessing.Array: an item is read"),
+        ),
+        Scenario(
+            "manager-dict",
+            managers.dict_calls,
+            *(BOTH, ("standard",), "µs", "Manager().dict(): an item is set, and got"),
+        ),
+        Scenario(
+            "manager-objects",
+            managers.objects,
+            *(BOTH, ("standard",), "µs", "a dict is made in a manager, and let go"),
         ),
         Scenario(
             "start",

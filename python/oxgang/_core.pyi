@@ -11,6 +11,8 @@ __all__ = [
     "Interrupt",
     "Invitation",
     "Lifeline",
+    "Line",
+    "LinePlaces",
     "MapJob",
     "NeedsValue",
     "Options",
@@ -204,11 +206,12 @@ class Line:
     call at a time. Each side is used by one thread; when the other is gone, however it ended, a
     client gets `oxgang.errors.ManagerDied` and a server EOFError."""
 
-    known: ClassVar[bool]
     @staticmethod
     def offer(fd: int, places: LinePlaces) -> Line: ...
     @staticmethod
     def take_up(fd: int) -> Line: ...
+    @property
+    def known(self) -> bool: ...
     @property
     def pid(self) -> int: ...
     @property

@@ -154,9 +154,10 @@ fn closed() -> PyErr {
 #[pymethods]
 impl Line {
     /// Whether the server is of this package: other ways to servers have it too.
-    #[classattr]
-    #[allow(non_upper_case_globals, reason = "a name of Python")]
-    const known: bool = true;
+    #[getter]
+    fn known(&self) -> bool {
+        true
+    }
 
     /// Makes a line over a connected socket, whose descriptor it takes over: the server's side.
     #[staticmethod]
