@@ -186,12 +186,14 @@ impl Line {
     }
 
     /// Whether the next call can go through it.
-    fn usable(&self) -> PyResult<bool> {
-        Ok(self.inner()?.as_ref().is_some_and(|inner| inner.line.usable()))
+    fn usable(&self) -> bool {
+        let guard = self.inner.try_lock().ok();
+        guard.is_some_and(|guard| guard.as_ref().is_some_and(|inner| inner.line.usable()))
     }
 
-    /// Lets go of it; the other side finds this one gone.
+    /// Lets go of it; the other side finds this one gone, whoever else has the socket open.
     fn close(&self) -> PyResult<()> {
+        self.bell.hang_up();
         self.inner()?.take();
         Ok(())
     }

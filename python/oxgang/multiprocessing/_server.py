@@ -198,8 +198,8 @@ class Server(_standard.Server):
         if not wanted:
             self.serve_client(c)
             return
-        if self._places is None:
-            self._places = _core.LinePlaces()
+        with self.mutex:
+            self._places = self._places or _core.LinePlaces()
         line = _core.Line.offer(os.dup(c.fileno()), self._places)
         c.close()
         self._lines[line] = thread

@@ -161,11 +161,8 @@ def unwrap(kind, result):
 
 def gone(address, error, pid=None):
     """The error for a server that is no more."""
-    if pid is None:
-        text = f"the manager at {address!r} has ended, or does not listen: {error}"
-    else:
-        text = f"the manager process ({pid}) has ended: {error}"
-    return ManagerDied(text, pid=pid)
+    who = f"at {address!r}" if pid is None else f"process ({pid})"
+    return ManagerDied(f"the manager {who} has ended, or does not listen: {error}", pid=pid)
 
 
 def put_back(ways, way):
@@ -186,6 +183,7 @@ class Home:
         self.ways = Ways()
         self.idset = _standard.ProcessLocalSet()
         self.is_standard = False
+        self.pid = None  # of the server, as far as it has said
         self.has_line = True  # as far as is known: descriptors may not pass, in a sandbox
         self._authkey = None
 
@@ -229,9 +227,9 @@ class Home:
         if kind != "#RETURN":
             connection.close()
             return None  # a standard server does not know the word
-        pid, has_line = found
+        self.pid, has_line = found
         if not has_line:
-            return Standard(connection, self.address, pid)
+            return Standard(connection, self.address, self.pid)
         fd = os.dup(connection.fileno())
         connection.close()
         try:
@@ -278,21 +276,17 @@ class Home:
         except ManagerDied:
             raise
         except (ConnectionError, FileNotFoundError, EOFError) as error:
-            raise gone(self.address, error) from error
+            raise gone(self.address, error, self.pid) from error
 
 
 homes = {}
-mutex = util.ForkAwareThreadLock()
 
 
 def home_of(address):
     """What is known of the server at `address`."""
     address = plain(address)
-    home = homes.get(address)
-    if home is None:
-        with mutex:
-            home = homes.setdefault(address, Home(address))
-    return home
+    # no lock: a finalizer, which comes here, may run in the midst of this
+    return homes.get(address) or homes.setdefault(address, Home(address))
 
 
 def plain(address):
