@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from benches import data, limits, locks, loops, numbers, threads, work
+from benches import data, limits, locks, loops, managers, numbers, threads, work
 from benches.contenders import WORKERS, chunk_mapper, process_pool, thread_pool
 
 LOCKS = ("standard", "control", "oxgang")
@@ -258,6 +258,16 @@ SCENARIOS = {
                     "queue.Queue: from a thread to another",
                 ),
             )
+        ),
+        Scenario(
+            "manager-dict",
+            managers.dict_calls,
+            *(BOTH, ("standard",), "µs", "Manager().dict(): an item is set, and got"),
+        ),
+        Scenario(
+            "manager-objects",
+            managers.objects,
+            *(BOTH, ("standard",), "µs", "a dict is made in a manager, and let go"),
         ),
         Scenario(
             "start",

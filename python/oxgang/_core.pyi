@@ -12,6 +12,8 @@ __all__ = [
     "Interrupt",
     "Invitation",
     "Lifeline",
+    "Line",
+    "LinePlaces",
     "LocalQueue",
     "LoopPort",
     "MapJob",
@@ -340,6 +342,37 @@ class Buffer:
 
     def __len__(self) -> int: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
+
+@final
+class LinePlaces:
+    """Where those who use the lines of one server may spin, all together."""
+
+    def __new__(cls) -> LinePlaces: ...
+
+@final
+class Line:
+    """A way between one thread of a client and its thread in a manager's server: shared memory, one
+    call at a time. Each side is used by one thread; when the other is gone, however it ended, a
+    client gets `oxgang.errors.ManagerDied` and a server EOFError."""
+
+    @staticmethod
+    def offer(fd: int, places: LinePlaces) -> Line: ...
+    @staticmethod
+    def take_up(fd: int) -> Line: ...
+    @property
+    def known(self) -> bool: ...
+    @property
+    def pid(self) -> int: ...
+    @property
+    def waits(self) -> bool: ...
+    def call(
+        self, ident: str | None, name: str, args: tuple[Any, ...], kwds: dict[str, Any]
+    ) -> tuple[str, Any]: ...
+    def recv(self) -> tuple[str | None, str, tuple[Any, ...], dict[str, Any]]: ...
+    def send(self, answer: tuple[str, Any]) -> None: ...
+    def usable(self) -> bool: ...
+    def close(self) -> None: ...
+    def hang_up(self) -> None: ...
 
 @final
 class SharedRegion:

@@ -13,6 +13,7 @@ mod future;
 mod gather;
 mod items;
 mod limits;
+mod line;
 mod local_queue;
 mod message;
 mod payload;
@@ -60,6 +61,8 @@ mod _core {
     use crate::items::{SharedItems, SharedNumber};
     #[pymodule_export]
     use crate::limits::Options;
+    #[pymodule_export]
+    use crate::line::{Line, LinePlaces};
     #[pymodule_export]
     use crate::local_queue::LocalQueue;
     #[pymodule_export]
