@@ -216,9 +216,19 @@ def dump_call(arguments):
     return dumps(arguments, _CALL)
 
 
+# what a result's failure to be pickled becomes, made of that and the result, where it is not
+# raised as it is
+unsendable = None
+
+
 def dump_result(value):
     """A result, as `dump_call`."""
-    return dumps_back(value, _RESULT)
+    try:
+        return dumps_back(value, _RESULT)
+    except Exception as failure:
+        if unsendable is None:
+            raise
+        raise unsendable(failure, value) from None
 
 
 # -- by value ---------------------------------------------------------------------------

@@ -5,6 +5,7 @@
 
 #![allow(missing_docs, reason = "what Python sees is described in _core.pyi")]
 
+mod child;
 mod cli;
 mod codec;
 mod future;
@@ -38,6 +39,8 @@ fn forking() {
 
 #[pymodule(gil_used = false)]
 mod _core {
+    #[pymodule_export]
+    use crate::child::Child;
     #[pymodule_export]
     use crate::cli::{CliStop, MapJob, Progress};
     #[pymodule_export]

@@ -20,6 +20,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod child;
 pub mod limits;
 pub mod pool;
 pub mod region;
