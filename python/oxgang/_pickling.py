@@ -39,17 +39,24 @@ class _NeedsValue(Exception):
 
 
 def _reducers():
-    """The dispatch table of the standard ForkingPickler, with what others register there; a view
-    that stays true. None while nobody holds anything that needs it."""
-    global _table
-    if _table is None:
+    """The dispatch table of the standard ForkingPickler, with what others register there, before
+    and after the first look (which is noticed by their number). None while nobody holds anything
+    that needs it."""
+    global _table, _tables, _sizes
+    if _tables is None:
         reduction = sys.modules.get(_EXTRA)
-        if reduction is not None:
-            _table = reduction.ForkingPickler(io.BytesIO(), 5).dispatch_table
+        if reduction is None:
+            return None
+        import copyreg
+
+        _tables = copyreg.dispatch_table, reduction.ForkingPickler._extra_reducers
+    common, extra = _tables
+    if (sizes := (len(common), len(extra))) != _sizes:
+        _table, _sizes = {**common, **extra}, sizes
     return _table
 
 
-_table = None
+_table = _tables = _sizes = None
 
 
 class _Outbound(Pickler):
@@ -143,7 +150,7 @@ def _dump(kind, obj):
         buffer, table, left_out = io.BytesIO(), None, _Apart()
         take = left_out.take if kind.apart else None
         pickler = kind.pickler_class(buffer, 5, buffer_callback=take)
-    if table is not (known := _table or _reducers()):
+    if table is not (known := _reducers()):
         pickler.dispatch_table = table = known
     try:
         pickler.dump(obj)

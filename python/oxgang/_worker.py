@@ -11,6 +11,8 @@ from _signal import SIG_UNBLOCK, SIGINT, default_int_handler, pthread_sigmask, s
 
 from oxgang import _core
 
+POOL_WORKER = "PoolWorker"  # what workers of a `multiprocessing` pool are called; they are daemonic
+
 
 def _ignore_interrupt(number, frame):
     """Ctrl-C goes to the whole foreground group; what becomes of the workers is the owner's
@@ -120,6 +122,7 @@ def _tell(process, name):
     current = type(process._current_process)()
     current._name = f"{name}-{os.getpid()}"
     current._parent_pid = _owner_pid
+    current._config["daemon"] = name == POOL_WORKER
     process._current_process = current
     process._parent_process = process._ParentProcess("MainProcess", _owner_pid, None)
 

@@ -7,6 +7,7 @@ pool any more, is not done.
 
 import threading
 
+from oxgang._worker import POOL_WORKER
 from oxgang.concurrent.futures import _exit, process, thread
 from oxgang.multiprocessing import _pool_worker
 
@@ -59,7 +60,7 @@ class Processes(process.ProcessPoolExecutor):
     """Calls in processes. `make(context, target=…, args=…)` makes one."""
 
     _replaces_forks = True
-    _workers_name = "PoolWorker"
+    _workers_name = POOL_WORKER
 
     def __init__(self, make, count, context, work, most_calls, limits):  # noqa: PLR0917
         self._make = make

@@ -299,8 +299,8 @@ class DefaultContext(_Ours, _standard.DefaultContext):
         return chosen.get_start_method(allow_none)
 
     def get_all_start_methods(self):
-        """The start methods of this platform, its own first."""
-        return [*_standard._default_context.get_all_start_methods(), "template"]
+        """The start methods of this platform that the standard library has, its own first."""
+        return _standard._default_context.get_all_start_methods()
 
 
 _default_context = DefaultContext()

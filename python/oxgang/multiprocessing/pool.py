@@ -216,7 +216,7 @@ class Pool:
         """`starmap` without waiting: an `AsyncResult`; for the callbacks see `apply_async`."""
         return self._map(func, iterable, chunksize, True, (callback, error_callback))
 
-    def _map(self, func, iterable, chunksize, starred, callbacks):  # noqa: PLR0917
+    def _map(self, func, iterable, chunksize, starred, callbacks):
         self._check_running()
         if not hasattr(iterable, "__len__"):
             iterable = list(iterable)
