@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from benches import limits, locks, numbers, work
+from benches import data, limits, locks, numbers, work
 from benches.contenders import WORKERS, chunk_mapper, process_pool, thread_pool
 
 LOCKS = ("standard", "control", "oxgang")
@@ -253,6 +253,21 @@ SCENARIOS = {
             limits.recovery,
             *(("oxgang", "oxgang-parked"), (), "ms"),
             "from SIGKILL of the only worker until the next task runs in its place",
+        ),
+        Scenario(
+            "data-arrays",
+            data.arrays,
+            *(LOCKS, ("standard",), "ms", "a numpy array to a worker and back, every page read"),
+        ),
+        Scenario(
+            "data-shared",
+            data.shared_array,
+            *(LOCKS, ("standard",), "ms", "the same, 100 MiB; for oxgang of `oxgang.shared`"),
+        ),
+        Scenario(
+            "data-objects",
+            data.objects,
+            *(LOCKS, ("standard",), "ms", "lists of bytes and a dict, to a worker and back"),
         ),
         Scenario(
             "cpu-primes",

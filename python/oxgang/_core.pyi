@@ -13,7 +13,9 @@ __all__ = [
     "Invitation",
     "Lifeline",
     "MapJob",
+    "NeedsValue",
     "Options",
+    "Pickle",
     "PoolHandle",
     "ProcessPool",
     "Progress",
@@ -26,6 +28,7 @@ __all__ = [
     "SharedNumber",
     "SharedRegion",
     "SharedSemaphore",
+    "Sink",
     "Template",
     "TemplateServer",
     "ThreadOptions",
@@ -36,6 +39,7 @@ __all__ = [
     "forked",
     "forking",
     "hold_lifeline",
+    "stop_at_main",
     "work",
 ]
 
@@ -220,6 +224,28 @@ class SharedRegion:
     def send(self) -> tuple[int, int, tuple[int, int]]: ...
     def __len__(self) -> int: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
+
+@final
+class Sink:
+    """A file for picklers, used again after each `take`."""
+
+    def __new__(cls) -> Sink: ...
+    def write(self, data: Buffer, /) -> int: ...
+    def take(self) -> Pickle: ...
+    def take_bytes(self) -> bytes: ...
+
+class NeedsValue(Exception):
+    """A function or class of ``__main__`` was met, whose name means nothing elsewhere."""
+
+def stop_at_main(obj: Any, /) -> Any:
+    """A `reducer_override` that raises `NeedsValue` at functions and classes of ``__main__``."""
+
+@final
+class Pickle:
+    """A pickle on its way into shared memory."""
+
+    def __len__(self) -> int: ...
+    def __bytes__(self) -> bytes: ...
 
 @final
 class Unlocked:

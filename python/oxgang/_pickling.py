@@ -17,7 +17,6 @@ what it sent before, never what the worker's own code has set since.
 On the way back nothing is special: the owner has ``__main__`` and finds its classes by name.
 """
 
-import io
 import os
 import sys
 import types
@@ -32,10 +31,6 @@ from oxgang import _core
 os.register_at_fork(before=_core.forking)
 
 _EXTRA = "multiprocessing.reduction"
-
-
-class _NeedsValue(Exception):
-    """Something of __main__ was met; plain pickle would send its name."""
 
 
 def _reducers():
@@ -62,10 +57,7 @@ _table = _tables = _sizes = None
 class _Outbound(Pickler):
     """Plain pickle that stops at functions and classes of __main__."""
 
-    def reducer_override(self, obj):
-        if isinstance(obj, (types.FunctionType, type)) and obj.__module__ == "__main__":
-            raise _NeedsValue
-        return NotImplemented
+    reducer_override = staticmethod(_core.stop_at_main)
 
 
 _SMALL = 1 << 16  # a pickler that made more is let go, with its buffer
@@ -96,13 +88,13 @@ def _unlocking(pickler_class):
     """The pickler class that unlocks arrays besides."""
     if pickler_class in _unlocking_classes:
         return _unlocking_classes[pickler_class]
-    known = getattr(pickler_class, "reducer_override", None)
+    overrides = hasattr(pickler_class, "reducer_override")
 
     class Unlocking(pickler_class):
         def reducer_override(self, obj):
             reduced = _unlocked(obj)
             if reduced is None:
-                return NotImplemented if known is None else known(self, obj)
+                return super().reducer_override(obj) if overrides else NotImplemented
             return reduced
 
     return _unlocking_classes.setdefault(pickler_class, Unlocking)
@@ -143,38 +135,40 @@ _BACK, _RESULT = _Kind(Pickler, False), _Kind(Pickler, True)
 
 
 def _dump(kind, obj):
-    """The pickle as bytes; or, if buffers may go apart and some do, pickle and buffers."""
+    """The pickle as bytes; or, if buffers may go apart, as `_core.Pickle`, and the buffers if some
+    do."""
     try:
-        pickler, buffer, table, left_out = kind.idle.pop()  # making one costs more than to pickle
+        entry = kind.idle.pop()  # making one costs more than to pickle
+        pickler, sink, table, left_out = entry
     except IndexError:
-        buffer, table, left_out = io.BytesIO(), None, _Apart()
+        sink, table, left_out = _core.Sink(), None, _Apart()
         take = left_out.take if kind.apart else None
-        pickler = kind.pickler_class(buffer, 5, buffer_callback=take)
+        pickler = kind.pickler_class(sink, 5, buffer_callback=take)
+        entry = pickler, sink, table, left_out
     if table is not (known := _reducers()):
         pickler.dispatch_table = table = known
+        entry = pickler, sink, table, left_out
     try:
         pickler.dump(obj)
     except _ReadOnly:
         return _dump_anew(_unlocking(kind.pickler_class), obj, table, True)
-    data = buffer.getvalue()
+    data = sink.take() if kind.apart else sink.take_bytes()
     if left_out:
         return data, left_out
     if len(data) <= _SMALL:
         pickler.clear_memo()
-        buffer.seek(0)
-        buffer.truncate()
-        kind.idle.append((pickler, buffer, table, left_out))
+        kind.idle.append(entry)
     return data
 
 
 def _dump_anew(pickler_class, obj, table, apart):
     """As `_dump`, with a pickler of its own."""
-    buffer, left_out = io.BytesIO(), _Apart()
-    pickler = pickler_class(buffer, 5, buffer_callback=left_out.take if apart else None)
+    sink, left_out = _core.Sink(), _Apart()
+    pickler = pickler_class(sink, 5, buffer_callback=left_out.take if apart else None)
     if table is not None:
         pickler.dispatch_table = table
     pickler.dump(obj)
-    data = buffer.getvalue()
+    data = sink.take() if apart else sink.take_bytes()
     return (data, left_out) if left_out else data
 
 
@@ -182,7 +176,7 @@ def dumps(obj, kind=_TO_WORKER):
     """An object on its way to a worker."""
     try:
         return _dump(kind, obj)
-    except _NeedsValue:
+    except _core.NeedsValue:
         pass
     except (PicklingError, AttributeError, TypeError) as plain:
         return _by_value_or(plain, obj, kind.apart)
@@ -218,8 +212,8 @@ def dumps_back(obj, kind=_BACK):
 
 
 def dump_call(arguments):
-    """Positional and keyword arguments, or anything else that a worker gets: a pickle, or a pickle
-    and what goes apart."""
+    """Positional and keyword arguments, or anything else that a worker gets: a `_core.Pickle`, or
+    that and what goes apart."""
     return dumps(arguments, _CALL)
 
 

@@ -97,10 +97,33 @@ def _rebuild_owner_died(message, pid):
     return OwnerDied(message, pid=pid)
 
 
+class ManagerDied(BrokenPipeError, ConnectionResetError, ConnectionRefusedError, EOFError):
+    """The process of a manager ended, before the call of a proxy was answered or begun.
+
+    It is each of the errors that the standard library raises then, by chance of the moment, so
+    that handlers for any of them still fire. What the call did before the manager ended is not
+    known, and what the manager held is gone: make a new manager and fill it anew.
+
+    Attributes: ``pid`` (int or None: not known), the process that ended.
+    """
+
+    def __init__(self, message, *, pid=None):
+        super().__init__(message)
+        self.pid = pid
+
+    def __reduce__(self):
+        return _rebuild_manager_died, (self.args[0], self.pid)
+
+
+def _rebuild_manager_died(message, pid):
+    return ManagerDied(message, pid=pid)
+
+
 __all__ = [
     "BrokenExecutor",
     "BrokenProcessPool",
     "Death",
+    "ManagerDied",
     "MemoryLimitExceeded",
     "OwnerDied",
     "PayloadError",

@@ -187,6 +187,7 @@ def share(obj):
     """
     dumped = dump_call(obj)
     data, buffers = dumped if isinstance(dumped, tuple) else (dumped, [])
+    data = bytes(data)
     parts, end = [], 0
     for piece in (data, *buffers):
         start = -(-end // _ALIGNED) * _ALIGNED

@@ -31,10 +31,10 @@ class Program:
         self.pid = self._process.pid
 
     def wait_for_line(self, text):
-        """Reads its output until there is a line with this text."""
+        """Reads its output until there is a line with this text; that line."""
         for line in self._process.stdout:
             if text in line:
-                return
+                return line
         pytest.fail(f"it never said {text!r}; on stderr: {self._process.stderr.read()}")
 
     def wait_until_asleep(self):

@@ -11,6 +11,9 @@ from functools import partial
 import calls
 import hypothesis
 import numpy
+import pandas
+import polars
+import pyarrow
 import pytest
 from hypothesis import strategies as st
 from oxgang.concurrent.futures import ProcessPoolExecutor
@@ -128,6 +131,31 @@ def test_what_is_sent_to_many_is_held_once(tmp_path):
         assert pool.statistics()["held_bytes"] == 0
 
 
+def test_what_is_returned_as_it_came_is_not_copied():
+    """Nor is it wrong when something of it, or all, was written meanwhile."""
+    array = numpy.arange(2 * MB, dtype="u1")
+    with ProcessPoolExecutor(1) as pool:
+        worker_grew = []
+        backs = []
+        for place in (None, 0, MB + 7, len(array) - 1):
+            before = pool.submit(calls.written_bytes).result()
+            back = pool.submit(calls.change_one, array, place).result()
+            worker_grew.append(pool.submit(calls.written_bytes).result() - before)
+            expected = array.copy()
+            if place is not None:
+                expected[place] ^= 255
+            assert (back == expected).all()
+            backs.append(back)
+        assert worker_grew[0] == 0 and worker_grew[1] >= len(array)
+        pair = pool.submit(calls.change_one, [array, array[::-1].copy()], None).result()
+        assert (pair[0] == array).all() and (pair[1] == array[::-1]).all()
+    gc.collect()
+    first = backs[0]
+    assert (first == array).all(), "the pool is gone"
+    first[:] = 0
+    assert array[1] == 1 and backs[1][1] == 1
+
+
 def test_views_live_longer_than_their_task():
     with ProcessPoolExecutor(1) as pool:
         for number in range(5):
@@ -198,7 +226,7 @@ def test_memory_is_used_again():
         seen = []
         for round_ in range(60):
             array = numpy.full(2 * MB, round_ % 200, "u1")
-            for back in pool.map(calls.same, [array, array + 1, array + 2]):
+            for back in pool.map(calls.turned, [array, array + 1, array + 2]):
                 assert len(back) == 2 * MB
             if round_ >= 10:
                 seen.append(memory_of("oxgang"))
@@ -350,3 +378,52 @@ def test_large_plain_values_cross_whole(executor):
             assert pool.submit(calls.same, value).result() == value
         back = pool.submit(calls.same, loop).result()
     assert back[0] == 1 and back[1] is back
+
+
+# -- frames of other libraries ----------------------------------------------------------------
+
+
+def frames():
+    count = 400_000
+    numbers = numpy.arange(count)
+    texts = [f"text {number % 997}" for number in range(count)]
+    columns = {"number": numbers, "rate": numbers / 7, "text": texts}
+    return {
+        "pandas": pandas.DataFrame(columns),
+        "pandas series": pandas.Series(numbers / 3, index=numbers[::-1].copy()),
+        "pandas of arrow": pandas.DataFrame({"a": pandas.array(numbers, dtype="int64[pyarrow]")}),
+        "arrow table": pyarrow.table(columns),
+        "arrow array": pyarrow.array(numbers),
+        "polars": polars.DataFrame(columns),
+    }
+
+
+@BOTH
+@pytest.mark.parametrize("name", frames())
+def test_frames_cross_whole(executor, name):
+    frame = frames()[name]
+    with executor(1) as pool:
+        back = pool.submit(calls.same, frame).result()
+        again = pool.submit(calls.same, back).result()
+    assert type(back) is type(frame) and back.equals(frame) and again.equals(frame)
+
+
+@pytest.mark.parametrize("name", [name for name in frames() if name != "polars"])
+def test_frames_that_many_calls_get_are_held_once(name, tmp_path):
+    frame = frames()[name]
+    size = sum(buffers_of(frame).values())
+    assert size > 2 * MB
+    with ProcessPoolExecutor(1) as pool:
+        pool.submit(calls.wait_for_file, tmp_path / "gate")
+        futures = [pool.submit(calls.same, frame) for _ in range(5)]
+        held = pool.statistics()["held_bytes"]
+        (tmp_path / "gate").touch()
+        assert all(future.result().equals(frame) for future in futures)
+    assert size <= held < size + MB
+
+
+def buffers_of(obj):
+    """What pickle, at protocol 5, would leave out of band: bytes by address."""
+    found = []
+    pickle.dumps(obj, 5, buffer_callback=lambda buffer: found.append(buffer.raw()))
+    return {numpy.frombuffer(part, "u1").ctypes.data: part.nbytes for part in found}

@@ -19,6 +19,7 @@ pub mod clock;
 pub mod cpus;
 pub mod event;
 pub mod futex;
+pub mod heap;
 pub mod link;
 pub mod memory;
 pub mod process;

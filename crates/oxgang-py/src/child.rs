@@ -63,11 +63,7 @@ impl Child {
 
     /// Waits until it ends, for `timeout` seconds at most: how, or `None`.
     #[pyo3(signature = (timeout=None))]
-    fn wait(
-        &self,
-        py: Python<'_>,
-        timeout: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Option<i32>> {
+    fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Option<i32>> {
         let deadline = wait::deadline(timeout)?;
         loop {
             let slice = Instant::now() + SLICE;

@@ -16,6 +16,7 @@ mod payload;
 mod pool;
 mod python;
 mod raw;
+mod sink;
 mod sync;
 mod template;
 mod threads;
@@ -55,6 +56,8 @@ mod _core {
     use crate::pool::{PoolHandle, ProcessPool, Sendable};
     #[pymodule_export]
     use crate::raw::{Buffer, SharedRegion, Unlocked};
+    #[pymodule_export]
+    use crate::sink::{NeedsValue, Pickle, Sink, stop_at_main};
     #[pymodule_export]
     use crate::sync::{SharedLock, SharedSemaphore};
     #[pymodule_export]

@@ -9,7 +9,8 @@
 
 use std::sync::Arc;
 
-use oxgang::store::{Received, Store, Stored};
+use oxgang::store::{Received, Store};
+use oxgang::task::Attached;
 use oxgang::worker::Worker;
 use oxgang::{Body, Outcome, Payload, Pool};
 use pyo3::exceptions::{PyException, PyKeyboardInterrupt};
@@ -22,11 +23,12 @@ use crate::future::Source;
 use crate::limits;
 use crate::python::{names, standard};
 use crate::raw::{Buffer, Lent};
+use crate::sink::Pickle;
 
 /// Shorter blocks are copied by who receives them: a mapping and its page faults cost more.
 const WORTH_MAPPING: usize = 1 << 18;
-/// Shorter pickles are copied, which is cheaper than to hold on to them.
-const WORTH_LEAVING: usize = 1 << 12;
+/// Shorter pickles go with the frame, so there is nothing to put into the store.
+const WORTH_SETTLING: usize = 1 << 12;
 /// Copies from here on are made without the interpreter.
 const LONG_COPY: usize = 1 << 18;
 
@@ -69,10 +71,10 @@ fn made(
     args: &Bound<'_, PyTuple>,
     kwargs: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<Payload> {
-    let py = args.py();
+    let (py, to) = (args.py(), To { store, came: &[] });
     match encoded {
-        Some(encoded) => settled_plain(py, store, encoded),
-        None => pickled(store, &names(py)?.dump_call, (args, kwargs).into_pyobject(py)?.as_any()),
+        Some(encoded) => settled_plain(py, to, encoded),
+        None => pickled(to, &names(py)?.dump_call, (args, kwargs).into_pyobject(py)?.as_any()),
     }
 }
 
@@ -86,51 +88,63 @@ fn plain<'py>(
     codec::encode([args.as_any(), kwargs])
 }
 
-/// A pickle of the value, by `dump`: bytes, or bytes and what goes apart.
-fn pickled(store: &Arc<Store>, dump: &Py<PyAny>, value: &Bound<'_, PyAny>) -> PyResult<Payload> {
+/// A pickle of the value, by `dump`: the pickle, or the pickle and what goes apart.
+fn pickled(to: To<'_>, dump: &Py<PyAny>, value: &Bound<'_, PyAny>) -> PyResult<Payload> {
     let py = value.py();
     let dumped = dump.bind(py).call1((value,))?;
-    let (pickle, apart) = match dumped.cast_into::<PyBytes>() {
+    let (pickle, apart) = match dumped.cast_into::<Pickle>() {
         Ok(pickle) => (pickle, Vec::new()),
         Err(both) => {
             let both = both.into_inner().cast_into::<PyTuple>()?;
-            let pickle = both.get_item(0)?.cast_into::<PyBytes>()?;
+            let pickle = both.get_item(0)?.cast_into::<Pickle>()?;
             (pickle, both.get_item(1)?.cast_into::<PyList>()?.iter().collect())
         }
     };
-    let bytes = pickle.as_bytes();
-    if bytes.len() < WORTH_LEAVING && apart.is_empty() {
-        return Ok([&[PICKLED], bytes].concat().into());
+    let payload = pickle.get().take_payload();
+    if apart.is_empty() && payload.length() < WORTH_SETTLING {
+        return Ok(payload);
     }
-    // the pickle stays where it is until it is copied into shared memory
-    let payload = Payload::new(vec![PICKLED], PyBackedBytes::from(pickle));
-    settled(py, store, payload, &lend(&apart)?)
+    settled(py, to, payload, &lend(&apart)?)
 }
 
-fn settled_plain(py: Python<'_>, store: &Arc<Store>, encoded: Encoded<'_>) -> PyResult<Payload> {
+fn settled_plain(py: Python<'_>, to: To<'_>, encoded: Encoded<'_>) -> PyResult<Payload> {
     if encoded.is_short() {
         return Ok(encoded.into_payload());
     }
     let lent = lend(&encoded.apart)?;
-    settled(py, store, encoded.into_payload(), &lent)
+    settled(py, to, encoded.into_payload(), &lent)
 }
 
 fn lend(apart: &[Bound<'_, PyAny>]) -> PyResult<Vec<Lent>> {
     apart.iter().map(Lent::of).collect()
 }
 
+/// Where a payload is put.
+#[derive(Clone, Copy)]
+struct To<'a> {
+    store: &'a Arc<Store>,
+    /// What came from where it goes: what it looks at, and has not changed, need not be sent.
+    came: &'a [Arc<Received>],
+}
+
+impl To<'_> {
+    fn attach(&self, lent: &Lent) -> std::io::Result<Attached> {
+        let bytes = lent.as_ref();
+        let same = self.came.iter().find(|came| came.is_unwritten_at(bytes.as_ptr(), bytes.len()));
+        match same {
+            Some(came) => Ok(Attached::Back(came.offset())),
+            None => self.store.share(bytes).map(Attached::Stored),
+        }
+    }
+}
+
 /// Puts into the store what is long, and what goes apart.
-fn settled(
-    py: Python<'_>,
-    store: &Arc<Store>,
-    payload: Payload,
-    lent: &[Lent],
-) -> PyResult<Payload> {
+fn settled(py: Python<'_>, to: To<'_>, payload: Payload, lent: &[Lent]) -> PyResult<Payload> {
     let length = payload.length() + lent.iter().map(|lent| lent.as_ref().len()).sum::<usize>();
     let put = || -> std::io::Result<Payload> {
-        let stored = lent.iter().map(|lent| store.share(lent.as_ref()));
-        let mut payload = payload.with(stored.collect::<std::io::Result<Vec<Arc<Stored>>>>()?);
-        payload.settle(store)?;
+        let attached = lent.iter().map(|lent| to.attach(lent));
+        let mut payload = payload.with(attached.collect::<std::io::Result<_>>()?);
+        payload.settle(to.store)?;
         Ok(payload)
     };
     let done = if length < LONG_COPY { put() } else { py.detach(put) };
@@ -162,13 +176,13 @@ pub fn to_call<'py>(
     Ok((args.cast_into::<PyTuple>()?, kwargs))
 }
 
-/// A result.
-pub fn of_value(store: &Arc<Store>, value: &Bound<'_, PyAny>) -> PyResult<Payload> {
-    let py = value.py();
+/// The result of the worker's task.
+pub fn of_value(worker: &Worker, value: &Bound<'_, PyAny>) -> PyResult<Payload> {
+    let (py, to) = (value.py(), To { store: worker.store(), came: worker.attached() });
     if let Some(encoded) = codec::encode([value]) {
-        return settled_plain(py, store, encoded);
+        return settled_plain(py, to, encoded);
     }
-    pickled(store, &names(py)?.dump_result, value)
+    pickled(to, &names(py)?.dump_result, value)
 }
 
 fn to_value<'py>(py: Python<'py>, body: &Body) -> PyResult<Bound<'py, PyAny>> {

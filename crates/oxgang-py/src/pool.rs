@@ -46,7 +46,8 @@ impl Starter for PythonStarter {
                 invitation.pool.as_raw_fd(),
                 invitation.wake.as_raw_fd(),
             );
-            let pid = self.start.call1(py, arguments).and_then(|pid| pid.extract::<Option<i32>>(py));
+            let pid =
+                self.start.call1(py, arguments).and_then(|pid| pid.extract::<Option<i32>>(py));
             drop(room);
             match pid {
                 Ok(Some(pid)) => Process::open(pid).map(Some),

@@ -12,8 +12,7 @@ use std::os::raw::c_int;
 use std::sync::Arc;
 
 use oxgang::region::Region;
-use oxgang::store::Received;
-use oxgang_os::segment::PrivateMapping;
+use oxgang::store::{Received, View};
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyBufferError, PyOSError};
 use pyo3::ffi;
@@ -84,16 +83,13 @@ unsafe fn show<T>(
 /// first write on. Goes back to its sender when nothing looks at it any more.
 #[pyclass(frozen, module = "oxgang._core")]
 pub struct Buffer {
-    // in this order: the view ends before the block is given back
-    mapping: PrivateMapping,
-    _received: Arc<Received>,
+    view: Arc<View>,
 }
 
 impl Buffer {
     /// The block's memory, mapped.
     pub fn of(received: &Arc<Received>) -> PyResult<Self> {
-        let mapping = received.map().map_err(PyOSError::new_err)?;
-        Ok(Self { mapping, _received: received.clone() })
+        Ok(Self { view: View::of(received).map_err(PyOSError::new_err)? })
     }
 }
 
@@ -104,7 +100,7 @@ impl Buffer {
         view: *mut ffi::Py_buffer,
         flags: c_int,
     ) -> PyResult<()> {
-        let mapping = &slf.get().mapping;
+        let mapping = slf.get().view.mapping();
         let address = mapping.address().as_ptr();
         // SAFETY: `view` is the interpreter's; the memory is mapped, writable and so long as long
         // as this object lives. Rust holds no reference into it.
@@ -112,7 +108,7 @@ impl Buffer {
     }
 
     fn __len__(&self) -> usize {
-        self.mapping.length()
+        self.view.mapping().length()
     }
 }
 

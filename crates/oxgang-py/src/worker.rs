@@ -226,7 +226,7 @@ fn answer<'py>(
         Ok(value) => value,
         Err(error) => return failure(functions, error, false),
     };
-    match payload::of_value(worker.store(), &value) {
+    match payload::of_value(worker, &value) {
         Ok(answer) => {
             end();
             // blocks that came along must be seen to be free, or not, before the answer says so

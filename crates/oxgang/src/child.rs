@@ -16,10 +16,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use oxgang_os::Result;
 use oxgang_os::event::wait_readable;
 use oxgang_os::link::Link;
 use oxgang_os::process::{self, Exit, Process, Room};
-use oxgang_os::Result;
 
 use crate::starter::Notice;
 use crate::template::notice;

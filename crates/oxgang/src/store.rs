@@ -18,6 +18,10 @@
 //! | taken in, mapped, looked at | owner | the same |
 //! | dropped; `FREED` is sent | owner | nobody |
 //!
+//! An answer may say of a block that came with its task that it is (part of) the result: the worker
+//! has only looked at it, so there is nothing to copy ([`Attached::Back`](crate::task::Attached)). The
+//! owner then looks at its own block, which it holds anyway.
+//!
 //! A worker that dies takes its own store along, whose memory lives on in the owner's mappings;
 //! what it held of the owner's store is in the owner's books and freed with them.
 //!
@@ -106,6 +110,15 @@ impl Stored {
     #[must_use]
     pub fn length(&self) -> u64 {
         self.block.length
+    }
+
+    fn read(&self, at: usize, into: &mut [u8]) -> Result<()> {
+        if at as u64 + into.len() as u64 > self.block.length {
+            return Err(std::io::Error::other("the block is shorter than that"));
+        }
+        let mapping = lock(&self.store.books).extents.of(&self.store.segment, &self.block)?;
+        mapping.read((self.block.offset - self.block.extent) as usize + at, into);
+        Ok(())
     }
 }
 
@@ -347,12 +360,22 @@ impl Blocks {
 /// A block of another process's store, as its reader holds it.
 #[derive(Debug)]
 pub struct Received {
-    blocks: Arc<Blocks>,
     block: Block,
-    returns: Arc<Returns>,
-    /// The writer waits to hear that it is free.
-    kept: AtomicBool,
+    home: Home,
+    view: Mutex<Weak<View>>,
     forks: u64,
+}
+
+#[derive(Debug)]
+enum Home {
+    Theirs {
+        blocks: Arc<Blocks>,
+        returns: Arc<Returns>,
+        /// The writer waits to hear that it is free.
+        kept: AtomicBool,
+    },
+    /// This process's own store: the block has come back as it went. Held until this is dropped.
+    Ours(Option<Arc<Stored>>),
 }
 
 impl Received {
@@ -363,7 +386,24 @@ impl Received {
         kept: bool,
     ) -> Self {
         let (blocks, returns) = (blocks.clone(), returns.clone());
-        Self { blocks, block, returns, kept: AtomicBool::new(kept), forks: crate::forks() }
+        Self::at(block, Home::Theirs { blocks, returns, kept: AtomicBool::new(kept) })
+    }
+
+    /// One of our own blocks, which has come back.
+    pub(crate) fn back(stored: Arc<Stored>) -> Self {
+        Self::at(stored.block, Home::Ours(Some(stored)))
+    }
+
+    fn at(block: Block, home: Home) -> Self {
+        Self { block, home, view: Mutex::default(), forks: crate::forks() }
+    }
+
+    fn segment(&self) -> Result<&Segment> {
+        match &self.home {
+            Home::Theirs { blocks, .. } => Ok(&blocks.segment),
+            Home::Ours(Some(stored)) => Ok(&stored.store.segment),
+            Home::Ours(None) => Err(std::io::Error::other("the block is gone")),
+        }
     }
 
     /// Bytes in it.
@@ -372,13 +412,17 @@ impl Received {
         self.block.length as usize
     }
 
-    pub(crate) fn offset(&self) -> u64 {
+    /// Where it is in its store.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
         self.block.offset
     }
 
     /// The writer has been told that it is still looked at.
     pub(crate) fn keep(&self) {
-        self.kept.store(true, Ordering::Release);
+        if let Home::Theirs { kept, .. } = &self.home {
+            kept.store(true, Ordering::Release);
+        }
     }
 
     /// Copies a part of it out.
@@ -386,24 +430,71 @@ impl Received {
     /// # Errors
     /// If the memory cannot be mapped, or the block is shorter than that.
     pub fn read(&self, at: usize, into: &mut [u8]) -> Result<()> {
-        self.blocks.read(&self.block, at, into)
+        match &self.home {
+            Home::Theirs { blocks, .. } => blocks.read(&self.block, at, into),
+            Home::Ours(stored) => {
+                let gone = || std::io::Error::other("the block is gone");
+                stored.as_ref().ok_or_else(gone)?.read(at, into)
+            }
+        }
     }
 
-    /// Maps it for this process alone: readable, writable, copied page by page when written.
-    ///
-    /// # Errors
-    /// If there is no room for the mapping, or the block is empty.
-    pub fn map(&self) -> Result<PrivateMapping> {
-        self.blocks.segment.map_private(self.block.offset, self.length())
+    /// Whether this range of memory is all of a view of it that nobody has written to. `false`
+    /// also if that cannot be told.
+    #[must_use]
+    pub fn is_unwritten_at(&self, address: *const u8, length: usize) -> bool {
+        lock(&self.view).upgrade().is_some_and(|view| {
+            let start = view.mapping.address().as_ptr().cast_const();
+            start == address
+                && view.mapping.length() == length
+                && view.mapping.is_unwritten().unwrap_or(false)
+        })
     }
 }
 
 impl Drop for Received {
     fn drop(&mut self) {
         // after a fork somebody unknown may look at it too
-        if *self.kept.get_mut() && self.forks == crate::forks() {
-            self.returns.push(self.block.offset);
+        let alone = self.forks == crate::forks();
+        match &mut self.home {
+            Home::Theirs { returns, kept, .. } => {
+                if *kept.get_mut() && alone {
+                    returns.push(self.block.offset);
+                }
+            }
+            Home::Ours(stored) => {
+                if !alone {
+                    std::mem::forget(stored.take());
+                }
+            }
         }
+    }
+}
+
+/// A block as memory of this process alone: readable, writable, copied page by page when written.
+#[derive(Debug)]
+pub struct View {
+    // in this order: the mapping ends before the block is given back
+    mapping: PrivateMapping,
+    _received: Arc<Received>,
+}
+
+impl View {
+    /// A view of the block.
+    ///
+    /// # Errors
+    /// If there is no room for the mapping, or the block is empty.
+    pub fn of(received: &Arc<Received>) -> Result<Arc<Self>> {
+        let mapping = received.segment()?.map_private(received.block.offset, received.length())?;
+        let view = Arc::new(Self { mapping, _received: received.clone() });
+        *lock(&received.view) = Arc::downgrade(&view);
+        Ok(view)
+    }
+
+    /// Its memory.
+    #[must_use]
+    pub fn mapping(&self) -> &PrivateMapping {
+        &self.mapping
     }
 }
 
@@ -466,11 +557,37 @@ mod tests {
         drop(Received::new(&blocks, block, &returns, false));
         assert!(returns.take().is_empty(), "the writer does not wait for it");
         let received = Received::new(&blocks, block, &returns, false);
-        assert_eq!(received.map().unwrap().length(), 5000);
+        let received = Arc::new(received);
+        assert_eq!(View::of(&received).unwrap().mapping().length(), 5000);
         received.keep();
         drop(received);
         assert_eq!(returns.take(), [stored.block().offset]);
         assert!(returns.take().is_empty(), "told once");
+    }
+
+    #[test]
+    fn what_was_only_looked_at_can_come_back() {
+        let (store, blocks) = pair();
+        let stored = store.put(&[&[7; 49_152]]).unwrap();
+        let block = blocks.find(&stored.block().to_bytes()).unwrap();
+        let received = Arc::new(Received::new(&blocks, block, &Arc::default(), false));
+        assert!(!received.is_unwritten_at(std::ptr::null(), 49_152), "there is no view");
+        let view = View::of(&received).unwrap();
+        let start = view.mapping().address().as_ptr();
+        assert!(received.is_unwritten_at(start, 49_152));
+        assert!(!received.is_unwritten_at(start, 4096), "not all of it");
+        drop(view);
+        assert!(!received.is_unwritten_at(start, 49_152), "whatever is there now");
+        let back = Arc::new(Received::back(stored.clone()));
+        let mut bytes = [0; 10];
+        back.read(49_142, &mut bytes).unwrap();
+        assert_eq!(bytes, [7; 10]);
+        assert!(back.read(49_143, &mut bytes).is_err());
+        let view = View::of(&back).unwrap();
+        drop((back, stored));
+        assert_eq!(store.lent_bytes(), 49_152, "somebody looks at it");
+        drop(view);
+        assert_eq!(store.lent_bytes(), 0);
     }
 
     #[test]

@@ -155,6 +155,30 @@ pub struct Payload {
     more: Option<Box<More>>,
 }
 
+/// A block that goes along with a payload.
+#[derive(Debug, Clone)]
+pub enum Attached {
+    /// Of the sender's store.
+    Stored(Arc<Stored>),
+    /// The receiver's own, at this offset: it came with the task that this answers.
+    Back(u64),
+}
+
+impl Attached {
+    /// In the place of the extent: the block is the receiver's own.
+    const BACK: u64 = u64::MAX;
+
+    fn to_bytes(&self) -> [u8; Block::BYTES] {
+        let block = match self {
+            Self::Stored(stored) => stored.block(),
+            &Self::Back(offset) => {
+                Block { extent: Self::BACK, extent_length: 0, offset, length: 0 }
+            }
+        };
+        block.to_bytes()
+    }
+}
+
 /// What few payloads have.
 #[derive(Default)]
 struct More {
@@ -162,7 +186,7 @@ struct More {
     inserts: Vec<(usize, Foreign)>,
     /// All of that, once it has been put into a store: it is not kept twice.
     stored: Option<Arc<Stored>>,
-    attached: Vec<Arc<Stored>>,
+    attached: Vec<Attached>,
     late: Option<Late>,
 }
 
@@ -204,7 +228,7 @@ impl Payload {
     /// Lets blocks go along, [`MOST_ATTACHED`](wire::MOST_ATTACHED) at most. They must be of the
     /// store of the pool, or of the worker, that sends the payload.
     #[must_use]
-    pub fn with(mut self, attached: Vec<Arc<Stored>>) -> Self {
+    pub fn with(mut self, attached: Vec<Attached>) -> Self {
         if !attached.is_empty() {
             self.more.get_or_insert_default().attached = attached;
         }
@@ -273,15 +297,19 @@ impl Payload {
         }
         let mut table = Vec::with_capacity(8 + more.attached.len() * Block::BYTES);
         table.extend_from_slice(&(more.attached.len() as u64).to_le_bytes());
-        for stored in &more.attached {
-            table.extend_from_slice(&stored.block().to_bytes());
+        for attached in &more.attached {
+            table.extend_from_slice(&attached.to_bytes());
         }
         push(kind | ATTACHED, &[&[table.as_slice()], content.as_slice()].concat())
     }
 
-    /// The blocks that go along.
-    pub(crate) fn attached(&self) -> &[Arc<Stored>] {
-        self.more.as_ref().map_or(&[], |more| &more.attached)
+    /// The blocks of the sender's that go along.
+    pub(crate) fn attached(&self) -> impl Iterator<Item = &Arc<Stored>> {
+        let attached = self.more.as_ref().map_or(&[][..], |more| &more.attached);
+        attached.iter().filter_map(|attached| match attached {
+            Attached::Stored(stored) => Some(stored),
+            Attached::Back(_) => None,
+        })
     }
 
     /// The blocks that it holds.
@@ -298,15 +326,30 @@ pub(crate) fn copy_part(bytes: &[u8], at: usize, into: &mut [u8]) -> Result<()> 
     Ok(())
 }
 
-/// Splits a frame's bytes into the blocks that came along and the rest.
-pub(crate) fn split_attached(bytes: &[u8], blocks: &Blocks) -> Result<(Vec<Block>, usize)> {
+/// Splits a frame's bytes into the blocks that came along and the rest. `theirs` receives a block of
+/// the sender's, `ours` the own one at an offset, if it can have come back.
+pub(crate) fn split_attached(
+    bytes: &[u8],
+    blocks: &Blocks,
+    theirs: impl Fn(Block) -> Received,
+    ours: impl Fn(u64) -> Option<Received>,
+) -> Result<(Vec<Arc<Received>>, usize)> {
     let nonsense = || std::io::Error::other("a frame's list of blocks makes no sense");
     let count = bytes.first_chunk().map(|count| u64::from_le_bytes(*count));
     let count = count.filter(|count| *count <= wire::MOST_ATTACHED as u64);
     let count = count.ok_or_else(nonsense)? as usize;
     let end = 8 + count * Block::BYTES;
     let table = bytes.get(8..end).ok_or_else(nonsense)?;
-    let found = table.chunks_exact(Block::BYTES).map(|description| blocks.find(description));
+    let found = table.chunks_exact(Block::BYTES).map(|description| {
+        let number =
+            |at| u64::from_le_bytes(description[at..at + 8].try_into().unwrap_or_default());
+        let received = if number(0) == Attached::BACK {
+            ours(number(16)).ok_or_else(nonsense)
+        } else {
+            blocks.find(description).map(&theirs)
+        };
+        received.map(Arc::new)
+    });
     Ok((found.collect::<Result<_>>()?, end))
 }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use oxgang_os::clock;
 use oxgang_os::event::WakeUp;
 use oxgang_os::futex;
+use oxgang_os::heap;
 use oxgang_os::link::Link;
 use oxgang_os::segment::Segment;
 use oxgang_os::{Result, futex::Woken};
@@ -56,6 +57,8 @@ pub struct Worker {
     /// Where the last request's bytes are, if not in `payload`.
     block: Option<Block>,
     attached: Vec<Arc<Received>>,
+    /// Since it was idle for so long that it gave back what it did not need.
+    worked: bool,
 }
 
 /// What came.
@@ -83,6 +86,7 @@ impl Worker {
         let same = Segment::adopt(segment.as_fd().try_clone_to_owned()?)?;
         let page = Oversight::new(channel.clone());
         page.set_pid(std::process::id());
+        heap::keep_freed();
         Ok(Self {
             end,
             page,
@@ -101,6 +105,7 @@ impl Worker {
             payload: Vec::new(),
             block: None,
             attached: Vec::new(),
+            worked: false,
         })
     }
 
@@ -230,10 +235,12 @@ impl Worker {
             if self.spinner.spin(&self.watch, || end.has_request()) {
                 continue;
             }
-            let limit = self.results.has_slack().then_some(IDLE);
+            let limit = (self.worked || self.results.has_slack()).then_some(IDLE);
             match self.sleep(limit, |worker| worker.end.has_request()) {
                 Woken::Signal => return Ok(Next::Signal),
                 Woken::TimeUp => {
+                    self.worked = false;
+                    heap::give_back();
                     let _kept = self.results.trim(); // what cannot be given back stays warm
                 }
                 Woken::Maybe => {}
@@ -254,13 +261,15 @@ impl Worker {
             match self.end.take(&mut self.payload).map_err(std::io::Error::other)? {
                 Some(request) if request.kind == wire::FREED => self.take_back(request.aux),
                 Some(request) => {
+                    self.worked = true;
                     self.attached.clear();
                     if request.attached {
-                        let (blocks, end) = split_attached(&self.payload, &self.requests)?;
-                        self.payload.drain(..end);
                         let receive =
                             |block| Received::new(&self.requests, block, &self.returns, false);
-                        self.attached.extend(blocks.into_iter().map(receive).map(Arc::new));
+                        let (blocks, end) =
+                            split_attached(&self.payload, &self.requests, receive, |_| None)?;
+                        self.payload.drain(..end);
+                        self.attached = blocks;
                     }
                     self.block = if request.in_block {
                         Some(self.requests.find(&self.payload)?)

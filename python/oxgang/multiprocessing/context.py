@@ -213,6 +213,14 @@ class _Ours:
 
         return Array(typecode_or_type, size_or_initializer, lock=lock, ctx=self.get_context())
 
+    def Manager(self):
+        """A started `SyncManager`: dicts, lists, queues, locks … in a process of their own."""
+        from oxgang.multiprocessing.managers import SyncManager
+
+        manager = SyncManager(ctx=self.get_context())
+        manager.start()
+        return manager
+
     def get_context(self, method=None):
         """The context of a start method; default: this one."""
         if method is None:

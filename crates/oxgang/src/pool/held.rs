@@ -114,7 +114,7 @@ mod tests {
     use crate::segment::Mapped;
     use crate::store::Store;
     use crate::supervisor::Event;
-    use crate::task::{Callable, JoinHandle};
+    use crate::task::{Attached, Callable, JoinHandle};
     use crate::wire;
 
     const LONG: usize = 300_000;
@@ -136,7 +136,8 @@ mod tests {
         let store = core.store.clone();
         let (callable, array) = (Callable::new(vec![1]), vec![7; LONG]);
         let handles = [(1, vec![1]), (2, vec![2; LONG])].map(|(id, head)| {
-            let payload = Payload::from(head).with(vec![store.share(&array).unwrap()]);
+            let payload =
+                Payload::from(head).with(vec![Attached::Stored(store.share(&array).unwrap())]);
             played::send(&mut core, &callable, id, payload)
         });
         let handles = handles.to_vec();
@@ -176,7 +177,7 @@ mod tests {
                 assert_eq!(played.store.lent_bytes(), array + pickle, "one array for both");
                 let offset = {
                     let sent = &played.core.lives[0].sent[0];
-                    sent.task.payload.attached()[0].block().offset
+                    sent.task.payload.attached().next().unwrap().block().offset
                 };
                 for (number, name) in STEPS.iter().enumerate().take(dies_before) {
                     played.step(name, offset);
@@ -210,6 +211,36 @@ mod tests {
                     assert_eq!(matches!(outcome, Outcome::Crashed(_)), begun && !answered);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn what_comes_back_is_the_owners_own_block() {
+        for made_up in [false, true] {
+            let mut played = play();
+            played.step("begin", 0);
+            let sent = &played.core.lives[0].sent[0];
+            let offset = sent.task.payload.attached().next().unwrap().block().offset;
+            let other = offset + if made_up { 4096 } else { 0 };
+            let mut answer = Payload::from(vec![9]).with(vec![Attached::Back(other)]);
+            answer.settle(&played.store).unwrap();
+            let worker = &mut played.worker;
+            let push = |kind, parts: &[&[u8]]| worker.publish(kind, 1, 0, parts);
+            answer.frame(wire::RESULT, push).unwrap().unwrap();
+            played.step("answer the next", 0);
+            played.core.turn();
+            assert_eq!(played.core.lives[0].given_up, made_up);
+            if made_up {
+                continue;
+            }
+            let Some(Outcome::Result(body)) = played.handles.remove(0).join() else { panic!() };
+            let array = LONG.next_multiple_of(4096) as u64;
+            assert_eq!(played.store.lent_bytes(), array, "the result is in it");
+            let mut bytes = vec![0; LONG];
+            body.attached()[0].read(0, &mut bytes).unwrap();
+            assert!(bytes == vec![7; LONG]);
+            drop(body);
+            assert_eq!(played.store.lent_bytes(), 0);
         }
     }
 

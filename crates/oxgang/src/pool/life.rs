@@ -237,7 +237,7 @@ impl Life {
     pub fn keep(&mut self, task: u64, offset: u64) -> bool {
         let sent = self.sent.iter().find(|sent| sent.task.id == task);
         let block = sent.and_then(|sent| {
-            sent.task.payload.attached().iter().find(|block| block.block().offset == offset)
+            sent.task.payload.attached().find(|block| block.block().offset == offset)
         });
         self.kept.extend(block.cloned());
         block.is_some()
@@ -265,9 +265,14 @@ impl Life {
         self.end.responses.read(&frame, &mut body.inline);
         self.end.responses.advance(&frame);
         if frame.kind & ATTACHED != 0 {
-            let (attached, end) = split_attached(&body.inline, &self.results)?;
-            let received = attached.into_iter().map(|block| Arc::new(self.receive(block)));
-            body.blocks.get_or_insert_default().attached = received.collect();
+            let ours = |offset| {
+                let sent = self.sent.iter().find(|sent| sent.task.id == frame.id)?;
+                let mut own = sent.task.payload.attached();
+                own.find(|stored| stored.block().offset == offset).cloned().map(Received::back)
+            };
+            let theirs = |block| self.receive(block);
+            let (attached, end) = split_attached(&body.inline, &self.results, theirs, ours)?;
+            body.blocks.get_or_insert_default().attached = attached;
             body.inline.drain(..end);
         }
         if frame.kind & IN_BLOCK != 0 {

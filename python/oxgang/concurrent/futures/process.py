@@ -115,7 +115,9 @@ class _ContextStarter:
                 process.join(5)
                 code = process.exitcode
             if code is not None:
-                process.close()
+                # off the list of children; not closed, since the program's end may be about to join
+                # whoever is on it at this moment
+                process.join(0)
         return code
 
 
@@ -311,7 +313,7 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
     def statistics(self):
         """Counts since the start (``submitted``, ``answered``, ``lost`` with their worker,
         ``stopped`` by a limit or by `terminate`, ``retried``, ``moved`` to another one, workers
-        ``started`` and ``crashed``), ``held_bytes`` of unfinished calls as of now, and
+        ``started`` and ``crashed``), ``held_bytes`` of calls as of now, and
         ``workers``: a list of dicts with ``incarnation``,
         ``pid``, ``ready`` and ``tasks`` at hand."""
         names = ("incarnation", "pid", "ready", "tasks")
