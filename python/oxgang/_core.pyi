@@ -1,6 +1,6 @@
 """The border between Python and the engine; every name of the built module is here."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, final
 
 __all__ = [
@@ -19,6 +19,8 @@ __all__ = [
     "PoolHandle",
     "ProcessPool",
     "Progress",
+    "ResultIterator",
+    "ResultLine",
     "Sendable",
     "SharedBarrier",
     "SharedCondition",
@@ -114,6 +116,27 @@ class PoolHandle:
 @final
 class Sendable:
     """A function whose encoded form is known: stands for it in many submits."""
+
+@final
+class ResultLine:
+    """Futures that are submitted and not yet taken, the oldest first."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Future: ...
+    def __reversed__(self) -> Iterator[Future]: ...
+    def extend(self, futures: Sequence[Future]) -> None: ...
+    def popleft(self) -> Future: ...
+    def allow(self, count: int) -> None: ...
+    def allowed(self) -> int: ...
+    def in_chunk(self) -> bool: ...
+
+class ResultIterator:
+    """Base of `IMapIterator`: what is done is given without a step of Python."""
+
+    def __new__(cls, chunked: bool, *args: Any, **kwargs: Any) -> ResultIterator: ...
+    def _results(self) -> ResultLine: ...
+    def __iter__(self) -> ResultIterator: ...
+    def __next__(self) -> Any: ...
 
 @final
 class ThreadOptions:

@@ -16,6 +16,7 @@ mod payload;
 mod pool;
 mod python;
 mod raw;
+mod results;
 mod sink;
 mod sync;
 mod template;
@@ -56,6 +57,8 @@ mod _core {
     use crate::pool::{PoolHandle, ProcessPool, Sendable};
     #[pymodule_export]
     use crate::raw::{Buffer, SharedRegion, Unlocked};
+    #[pymodule_export]
+    use crate::results::{ResultIterator, ResultLine};
     #[pymodule_export]
     use crate::sink::{NeedsValue, Pickle, Sink, stop_at_main};
     #[pymodule_export]

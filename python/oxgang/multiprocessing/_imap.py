@@ -16,14 +16,13 @@ thread of its own reads it, as in the standard pools, and stops when it is a win
 """
 
 import threading
-from collections import deque
 from itertools import islice
 from multiprocessing import context
 from queue import Empty, SimpleQueue
 from time import monotonic
 
+from oxgang import _core
 from oxgang._flow import Window, wait_for_oldest
-from oxgang.concurrent.futures._base import _AT_HAND
 from oxgang.multiprocessing._results import own_error
 
 __all__ = ["IMapIterator", "IMapUnorderedIterator"]
@@ -122,33 +121,26 @@ class _Threaded(_Feed):
             self._moved.notify()
 
 
-class IMapIterator:
+class IMapIterator(_core.ResultIterator):
     """Results in the order of the inputs."""
 
-    def __init__(self, pool, submit_many, iterable, chunksize):
+    # the base has each result that is done given without a step of Python
+
+    def __init__(self, chunked, pool, submit_many, calls, at_hand):
         self._pool = pool
-        self._chunked = chunksize > 1
-        self._rest = deque()  # of the last chunk
+        self._chunked = chunked
         self._turn = threading.Lock()
         self._window = window = Window(pool._processes)
-        self._left = 0  # to be taken till the window is looked at again
-        self._count = 0
+        self._count = 0  # may be taken till the window is looked at again
         self._since = monotonic()
         self._line = self._new_line()
-        calls = calls_of(iterable, chunksize)
-        if type(iterable) in _AT_HAND:
+        if at_hand:
             self._feed = _Feed(submit_many, calls)
         else:
             self._feed = _Threaded(submit_many, calls, self._at_end)
         self._feed.fill(self._line, window.size + window.batch)
         pool._feeds.add(self)
         self._look()
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        return self.next()
 
     def next(self, timeout=None):
         """The next result.
@@ -159,28 +151,33 @@ class IMapIterator:
                 asked for again.
             Exception: What the call raised, or the input; the one after it can be asked for.
         """
-        deadline = None if timeout is None else monotonic() + timeout
-        if not self._turn.acquire(timeout=-1 if timeout is None else max(0, timeout)):
+        if timeout is None:
+            return self.__next__()
+        if self._results().in_chunk():
+            return self.__next__()
+        deadline = monotonic() + timeout
+        if not self._turn.acquire(timeout=max(0, timeout)):
             raise context.TimeoutError
         try:
-            while not self._rest:
-                if self._left <= 0:
-                    self._refill()
-                future = self._take(deadline)
-                self._left -= 1
-                try:
-                    value = future.result()
-                except BaseException as error:
-                    own_error(error)
-                    raise
-                finally:
-                    del future
-                if not self._chunked:
-                    return value
-                self._rest.extend(value)
-            return self._rest.popleft()
+            self._make_ready(deadline)
         finally:
             self._turn.release()
+        return self.__next__()
+
+    def _next(self):
+        """The next result, which is not at hand."""
+        with self._turn:
+            self._make_ready(None)
+        return self.__next__()
+
+    def _make_ready(self, deadline):
+        """Has something to take, or raises."""
+        if not self._results().allowed():
+            self._refill()
+        self._wait(deadline)
+
+    def _failed(self, error):
+        own_error(error)
 
     def _refill(self):
         window, line, now = self._window, self._line, monotonic()
@@ -188,7 +185,8 @@ class IMapIterator:
             window.adapt(self._count, now - self._since)
         self._feed.fill(line, window.size + window.batch - len(line))
         self._since = now
-        self._left = self._count = max(1, min(window.batch, len(line)))
+        self._count = max(1, min(window.batch, len(line)))
+        self._results().allow(self._count)
         self._look()
 
     def _look(self):
@@ -222,16 +220,16 @@ class IMapIterator:
 
     def _new_line(self):
         self._come = threading.Condition()
-        return _Told(self._come)
+        return _Told(self._results(), self._come)
 
     def _at_end(self):
         with self._come:
             self._come.notify_all()
         self._look()
 
-    def _take(self, deadline):
+    def _wait(self, deadline):
         line, feed = self._line, self._feed
-        if not line:
+        if not len(line):
             self._wait_for_feed(deadline)
         if not line[0].done():
             threaded = isinstance(feed, _Threaded)
@@ -239,11 +237,10 @@ class IMapIterator:
                 wait_for_oldest(line, _NO_FEED if threaded else feed, self._window, deadline)
             except TimeoutError:
                 raise context.TimeoutError from None
-        return line.popleft()
 
     def _wait_for_feed(self, deadline):
         with self._come:
-            while not self._line:
+            while not len(self._line):
                 if not self._feed.open:
                     self._over()
                 left = None if deadline is None else deadline - monotonic()
@@ -252,16 +249,25 @@ class IMapIterator:
                 self._come.wait(left)
 
 
-class _Told(deque):
-    """Tells somebody of what is appended."""
+class _Told:
+    """A line that tells somebody of what is appended."""
 
-    def __init__(self, come):
-        super().__init__()
+    def __init__(self, line, come):
+        self._line = line
         self._come = come
+
+    def __len__(self):
+        return len(self._line)
+
+    def __getitem__(self, index):
+        return self._line[index]
+
+    def __reversed__(self):
+        return reversed(self._line)
 
     def extend(self, futures):
         with self._come:
-            super().extend(futures)
+            self._line.extend(futures)
             self._come.notify_all()
 
 
@@ -278,9 +284,10 @@ _NO_FEED = _NoFeed()
 
 
 class _AsTheyCome:
-    """Futures that are submitted and not taken; those that are done wait in a queue."""
+    """Futures that are submitted and not taken; those that are done are in the line."""
 
-    def __init__(self):
+    def __init__(self, line):
+        self._line = line
         self._lock = threading.Lock()
         self._open = 0
         self.events = SimpleQueue()
@@ -295,32 +302,42 @@ class _AsTheyCome:
         for future in futures:
             future.add_done_callback(self.events.put)
 
-    def taken(self):
-        """One is."""
+    def taken(self, count):
+        """So many are."""
         with self._lock:
-            self._open -= 1
+            self._open -= count
 
 
 class IMapUnorderedIterator(IMapIterator):
     """Results as they come."""
 
     def _new_line(self):
-        return _AsTheyCome()
+        return _AsTheyCome(self._results())
 
     def _at_end(self):
         self._line.events.put(None)
         self._look()
 
-    def _take(self, deadline):
-        line = self._line
-        while True:
+    def _wait(self, deadline):
+        line, come = self._line, self._results()
+        while not len(come):
             if not len(line) and not self._feed.open:
                 self._over()
             left = None if deadline is None else max(0, deadline - monotonic())
             try:
-                future = line.events.get(timeout=left)
+                done = [line.events.get(timeout=left)]
             except Empty:
                 raise context.TimeoutError from None
-            if future is not None:
-                line.taken()
-                return future
+            done.extend(_at_hand(line.events, come.allowed() - 1))
+            futures = [future for future in done if future is not None]
+            line.taken(len(futures))
+            come.extend(futures)
+
+
+def _at_hand(events, most):
+    """Up to so many of what has come."""
+    for _ in range(most):
+        try:
+            yield events.get_nowait()
+        except Empty:
+            return

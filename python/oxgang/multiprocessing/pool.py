@@ -16,6 +16,7 @@ import weakref
 from multiprocessing import util
 from multiprocessing.pool import MaybeEncodingError, RemoteTraceback
 
+from oxgang.concurrent.futures._base import AT_HAND
 from oxgang.multiprocessing import _engines, _pool_worker, context
 from oxgang.multiprocessing._imap import IMapIterator, IMapUnorderedIterator, calls_of
 from oxgang.multiprocessing._results import ApplyResult, AsyncResult, MapResult
@@ -256,7 +257,9 @@ class Pool:
             raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
         engine = self._engine
         same = engine.single(func) if chunksize == 1 else engine.sendable(_pool_worker.Each, func)
-        return iterator(self, functools.partial(engine._submit_many, same), iterable, chunksize)
+        submit_many = functools.partial(engine._submit_many, same)
+        calls = calls_of(iterable, chunksize)
+        return iterator(chunksize > 1, self, submit_many, calls, type(iterable) in AT_HAND)
 
     def _fed(self, iterator):
         """The input of an `imap` has been read to its end."""
