@@ -17,9 +17,9 @@ use oxgang_shm::queue::{Got, HEAD_BYTES, Patience, Queue, Rings, Sent, Shape};
 use oxgang_shm::sync::Who;
 use oxgang_shm::{HeapWords, Words};
 
-mod dying;
+mod mortals;
 
-use dying::{Process, World, every_point, who};
+use mortals::{Process, World, every_point, who};
 
 const SHAPE: Shape = Shape { most: 0, limit: 0, first: 64, rings: 6 };
 const VICTIM: u32 = 100;

@@ -18,9 +18,9 @@ use oxgang_shm::sync::lock::Lock;
 use oxgang_shm::sync::semaphore::{MOST, Semaphore};
 use oxgang_shm::sync::{Kernel, Rest, Taken, Who};
 
-mod dying;
+mod mortals;
 
-use dying::{Died, Process, World, every_point, quiet, who};
+use mortals::{Died, Process, World, every_point, quiet, who};
 
 const SLOT: u32 = 1;
 const VICTIM: u32 = 100;
