@@ -146,7 +146,7 @@ fn a_backlog_enters_a_long_ring_only_if_told() {
     assert!(queue.count() > 4, "it has left the first ring");
     assert!(!queue.may_send_here(40) && queue.may_send(40));
     assert_eq!(send(false, 40), Sent::Tight);
-    assert_eq!(send(false, 3000), Sent::Yes, "too long for where it is");
+    assert_eq!(send(false, 9000), Sent::Yes, "too long for where it is");
     let before = queue.count();
     get(&queue);
     assert_eq!(send(true, 40), Sent::Yes);
