@@ -85,7 +85,7 @@ def bench(options):
     if len(interpreters) > 1 and "--json" in options.rest:
         raise Stop("bench --json: one --python at a time, or each would overwrite the last")
     for interpreter in interpreters:
-        environment = _prepared(interpreter, "examples")
+        environment = _prepared(interpreter, "test")
         command = [environment.python, "-m", "benches", *options.rest]
         worst = max(worst, run(command, environment.env, check=False))
     return worst

@@ -3,6 +3,7 @@
 import itertools
 import threading
 import weakref
+from concurrent.futures import thread as standard
 
 from oxgang import _core, _options
 from oxgang.concurrent.futures import _exit
@@ -62,7 +63,8 @@ class _Threads:
         _exit.watch(thread, self.queue)
 
 
-class ThreadPoolExecutor(_core.ThreadPool, Executor):
+# asyncio takes only the standard class, or what derives from it, as a loop's default executor
+class ThreadPoolExecutor(_core.ThreadPool, Executor, standard.ThreadPoolExecutor):
     """Runs calls in a pool of threads; as `concurrent.futures.ThreadPoolExecutor`.
 
     Args:
@@ -77,8 +79,9 @@ class ThreadPoolExecutor(_core.ThreadPool, Executor):
         memory_limit: Refused: threads share their memory.
         retries: How many more times a call is run that raised one of `retry_on`.
         retry_on: Exception classes, one or a tuple.
+        context: Each call runs in a copy of its submitter's `contextvars` context.
 
-    The last five are oxgang's own; see ``docs/limits.md``.
+    The last six are oxgang's own; see ``docs/limits.md``.
 
     Raises:
         ValueError: max_workers is not greater than 0, or a limit is out of range or refused.
@@ -99,6 +102,7 @@ class ThreadPoolExecutor(_core.ThreadPool, Executor):
         memory_limit=None,
         retries=0,
         retry_on=(),
+        context=False,
     ):
         if max_workers is None:
             max_workers = min(32, cpu_count() + 4)
@@ -119,7 +123,7 @@ class ThreadPoolExecutor(_core.ThreadPool, Executor):
             thread_name_prefix or f"ThreadPoolExecutor-{ThreadPoolExecutor._counter()}"
         )
         self._start = initializer, initargs, []
-        self._queue = self._open(Future, max_workers, plan)
+        self._queue = self._open(Future, max_workers, plan, bool(context))
         starter = self._make_starter(self._queue, self._thread_name_prefix, self._start)
         self._starter = starter
         self._threads = self._starter.all
