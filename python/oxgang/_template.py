@@ -12,6 +12,8 @@ from _signal import SIG_BLOCK, SIG_SETMASK, SIGINT, pthread_sigmask
 from oxgang import _core
 from oxgang._pickling import dumps
 
+# what every process needs that is no worker, and what most need
+_FOR_PROCESSES = ["oxgang.multiprocessing.popen_template", "oxgang._by_value"]
 _OWNERS = {"__main__", "builtins", "oxgang", "concurrent", "multiprocessing"}
 
 _lock = threading.Lock()
@@ -108,7 +110,7 @@ def fork(fds):
         try:
             if _prepared is not template:
                 # all that such processes need, so that they do not import it one by one
-                template.prepare(dumps((_path(), ["oxgang.multiprocessing.popen_template"])))
+                template.prepare(dumps((_path(), _FOR_PROCESSES)))
                 _prepared = template
             with _lock:
                 _forked[:] = [child for child in _forked if child.poll() is None]
