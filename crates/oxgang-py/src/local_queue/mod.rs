@@ -7,8 +7,13 @@
 //! held (by [`plain`], and by `oxgang._plain_queue` where somebody has to wait), and here are left `maxsize`, `unfinished_tasks` and
 //! `is_shutdown`. Who waits natively when that happens is called, and waits on over there.
 //!
+//! A queue that may be *shared* (`oxgang.Queue`) goes over, for good, into a queue between processes, when
+//! it is sent to another process or this one forks; it is *moving* while its items are encoded, and who
+//! uses it meanwhile waits until that is over. If an item cannot be encoded it stays native.
+//!
 //! An item that is put calls the one who has waited for one the longest; who is quicker may have it.
 
+mod bells;
 mod plain;
 
 use std::collections::VecDeque;
@@ -19,20 +24,20 @@ use oxgang::parking::{Call, Line};
 use pyo3::exceptions::{PyAttributeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyFloat, PyList, PyTuple};
-use pyo3::{PyTraverseError, PyVisit, intern};
+use pyo3::types::{PyBool, PyDict, PyFloat, PyList, PyTuple};
+use pyo3::{BoundObject, PyTraverseError, PyVisit, intern};
 
 use crate::threading::{Books, wait_until};
 use crate::wait;
+use bells::Bells;
 
-/// First in, first out.
-const FIFO: u8 = 0;
+// kinds, as `oxgang._queues` numbers them; 0: first in, first out; 3: as the class has it
 /// Last in, first out.
 const LIFO: u8 = 1;
 /// Smallest first; always plain.
 const PRIORITY: u8 = 2;
-/// As the class has it; always plain.
-const CUSTOM: u8 = 3;
+/// First in, first out; over there is a queue between processes.
+const SHARED: u8 = 4;
 
 #[derive(Default)]
 struct Inside {
@@ -45,6 +50,10 @@ struct Inside {
     getters: Line,
     putters: Line,
     joiners: Line,
+    /// Being moved over there; who wants to use it waits in this line.
+    moving: bool,
+    patient: Line,
+    bells: Bells,
 }
 
 impl Inside {
@@ -56,9 +65,13 @@ impl Inside {
         let mut calls = self.getters.call_all();
         calls.append(&mut self.putters.call_all());
         calls.append(&mut self.joiners.call_all());
+        calls.append(&mut self.patient.call_all());
         calls
     }
 }
+
+/// Items, unfinished tasks, whether it is shut down.
+type Moving = (Py<PyList>, i64, bool);
 
 /// What a plain queue shows.
 #[derive(Default)]
@@ -151,15 +164,36 @@ impl LocalQueue {
         }
     }
 
-    /// By Python's hand, with `mutex`.
+    /// Over there: by Python's hand with `mutex`, or in the queue between processes.
     #[cold]
     fn plainly<'py>(
         slf: &Bound<'py, Self>,
         name: &str,
-        arguments: impl pyo3::call::PyCallArgs<'py>,
+        arguments: impl IntoPyObject<'py, Target = PyTuple, Error: Into<PyErr>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
+        let arguments = arguments.into_pyobject(py).map_err(Into::into)?.into_bound();
+        if slf.get().kind.load(Ordering::Relaxed) == SHARED {
+            let Some(shared) = Self::shared(slf)? else {
+                return slf.call_method1(name, arguments); // it stays here after all
+            };
+            return shared.call_method1(name, arguments);
+        }
+        let arguments = std::iter::once(slf.as_any().clone()).chain(arguments.iter());
+        let arguments = PyTuple::new(py, arguments.collect::<Vec<_>>())?;
         names(py)?.plain.bind(py).getattr(name)?.call1(arguments)
+    }
+
+    /// The queue over there, once everything is there.
+    fn shared<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let (py, this) = (slf.py(), slf.get());
+        let over = |inside: &mut Inside| (!inside.moving).then_some(());
+        wait_until(py, &this.books, |inside| &mut inside.patient, None, over)?;
+        if !this.books.open(py).plain {
+            return Ok(None);
+        }
+        let found = this.shown.open(py).queue.as_ref().map(|one| one.clone_ref(py));
+        Ok(found.map(|found| found.into_bound(py)))
     }
 
     #[cold]
@@ -182,6 +216,7 @@ impl LocalQueue {
             () => {
                 inside.items.extend(item.take());
                 inside.unfinished += 1;
+                inside.bells.ring();
                 Some(End::Done((), inside.getters.call()))
             }
         };
@@ -193,7 +228,7 @@ impl LocalQueue {
             Some(End::Shut) => Err(raise(py, |names| &names.shut_down)),
             Some(End::Plain) => {
                 let (block, left) = patience.left();
-                Self::plainly(slf, "put", (slf, item, block, left)).map(drop)
+                Self::plainly(slf, "put", (item, block, left)).map(drop)
             }
             None => Err(raise(py, |names| &names.full)),
         }
@@ -227,7 +262,7 @@ impl LocalQueue {
             Some(End::Shut) => Err(raise(py, |names| &names.shut_down)),
             Some(End::Plain) => {
                 let (block, left) = patience.left();
-                Self::plainly(slf, "get", (slf, block, left))
+                Self::plainly(slf, "get", (block, left))
             }
             None => Err(raise(py, |names| &names.empty)),
         }
@@ -240,7 +275,7 @@ impl LocalQueue {
     ) -> PyResult<Bound<'py, PyAny>> {
         let (py, this) = (slf.py(), slf.get());
         if !this.books.open(py).plain {
-            Self::plainly(slf, "open_up", (slf,))?;
+            Self::plainly(slf, "open_up", ())?;
         }
         let found = which(&mut this.shown.open(py)).as_ref().map(|one| one.clone_ref(py));
         found.map(|found| found.into_bound(py)).ok_or_else(|| {
@@ -257,7 +292,7 @@ impl LocalQueue {
     ) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
         if !this.books.open(py).plain {
-            Self::plainly(slf, "open_up", (slf,))?;
+            Self::plainly(slf, "open_up", ())?;
         }
         let before = which(&mut this.shown.open(py)).replace(value);
         drop(before);
@@ -274,7 +309,7 @@ impl LocalQueue {
     }
 
     fn _open(&self, kind: u8) -> PyResult<()> {
-        if !(FIFO..=CUSTOM).contains(&kind) {
+        if kind > SHARED {
             return Err(PyValueError::new_err("no such kind of queue"));
         }
         self.kind.store(kind, Ordering::Relaxed);
@@ -312,6 +347,107 @@ impl LocalQueue {
         PyList::new(py, items).map(|items| Some(items.unbind()))
     }
 
+    /// Begins to move it over there. Gives its items, how many tasks are unfinished, and whether it
+    /// is shut down; ``None`` if it has been moved.
+    fn _begin_move(slf: &Bound<'_, Self>, there: Py<PyAny>) -> PyResult<Option<Moving>> {
+        let (py, this) = (slf.py(), slf.get());
+        if this.kind.load(Ordering::Relaxed) != SHARED {
+            return Err(PyValueError::new_err("this kind of queue stays in its process"));
+        }
+        let mut inside = this.books.open(py);
+        if inside.plain {
+            return Ok(None);
+        }
+        (inside.plain, inside.moving) = (true, true);
+        let items = std::mem::take(&mut inside.items);
+        let (unfinished, shut) = (inside.unfinished, inside.shut);
+        let calls = inside.call_all();
+        inside.bells.ring();
+        drop(inside);
+        drop(calls);
+        let before = this.shown.open(py).queue.replace(there);
+        drop(before);
+        Ok(Some((PyList::new(py, items)?.unbind(), unfinished, shut)))
+    }
+
+    /// It has been moved; or it stays, with these items.
+    fn _end_move(slf: &Bound<'_, Self>, back: Option<&Bound<'_, PyList>>) {
+        let (py, this) = (slf.py(), slf.get());
+        let items = back.map(|items| items.iter().map(Bound::unbind).collect());
+        let mut inside = this.books.open(py);
+        inside.moving = false;
+        if let Some(items) = items {
+            inside.plain = false;
+            inside.items = items;
+        }
+        inside.bells.ring();
+        let calls = inside.call_all();
+        drop(inside);
+        drop(calls);
+    }
+
+    /// The queue over there, or that it is being moved to.
+    #[getter]
+    fn _there(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        let is_there = self.books.open(py).plain;
+        let shown = self.shown.open(py);
+        shown.queue.as_ref().filter(|_| is_there).map(|queue| queue.clone_ref(py))
+    }
+
+    /// A bell for an event loop: its number, and a descriptor to watch.
+    fn _new_bell(&self, py: Python<'_>) -> PyResult<(u64, i32)> {
+        self.books.open(py).bells.add()
+    }
+
+    /// Asks for one ring of the bell when there is an item. ``False``: there is one, or something
+    /// else to look at.
+    fn _ask(&self, py: Python<'_>, bell: u64) -> bool {
+        let mut inside = self.books.open(py);
+        let quiet = inside.items.is_empty() && !inside.shut && !inside.plain;
+        if quiet {
+            inside.bells.ask(bell);
+        }
+        quiet
+    }
+
+    /// Makes the bell quiet.
+    fn _hush(&self, py: Python<'_>, bell: u64) {
+        self.books.open(py).bells.hush(bell);
+    }
+
+    /// Takes the bell away.
+    fn _drop_bell(&self, py: Python<'_>, bell: u64) {
+        let gone = self.books.open(py).bells.remove(bell);
+        drop(gone);
+    }
+
+    /// An item, or `default` if there is none now.
+    fn _take<'py>(
+        slf: &Bound<'py, Self>,
+        default: Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (py, this) = (slf.py(), slf.get());
+        let mut inside = this.books.open(py);
+        if inside.plain || inside.shut {
+            drop(inside);
+            let got = Self::get(slf, Some(PyBool::new(py, false).as_any()), None);
+            return got.or_else(|error| {
+                let none = error.is_instance(py, names(py)?.empty.bind(py));
+                if none { Ok(default) } else { Err(error) }
+            });
+        }
+        let Some(item) = this.pop(&mut inside) else {
+            drop(inside);
+            return Ok(default);
+        };
+        if !inside.putters.is_empty() {
+            let call = inside.putters.call();
+            drop(inside);
+            drop(call);
+        }
+        Ok(item.into_bound(py))
+    }
+
     /// Puts an item into the queue; waits for room if there is none.
     ///
     /// Args:
@@ -344,6 +480,7 @@ impl LocalQueue {
         }
         inside.items.push_back(item);
         inside.unfinished += 1;
+        inside.bells.ring();
         if !inside.getters.is_empty() {
             let call = inside.getters.call();
             drop(inside);
@@ -408,7 +545,7 @@ impl LocalQueue {
         let mut inside = this.books.open(py);
         if inside.plain {
             drop(inside);
-            return Self::plainly(slf, "task_done", (slf,)).map(drop);
+            return Self::plainly(slf, "task_done", ()).map(drop);
         }
         if inside.unfinished <= 0 {
             drop(inside);
@@ -431,7 +568,7 @@ impl LocalQueue {
             () => (inside.unfinished == 0).then_some(End::Done((), None)),
         };
         match wait_until(py, &this.books, |inside| &mut inside.joiners, None, done)? {
-            Some(End::Plain) => Self::plainly(slf, "join", (slf,)).map(drop),
+            Some(End::Plain) => Self::plainly(slf, "join", ()).map(drop),
             _ => Ok(()),
         }
     }
@@ -443,7 +580,7 @@ impl LocalQueue {
         drop(inside);
         match count {
             Some(count) => Ok(count.into_pyobject(slf.py())?.into_any()),
-            None => Self::plainly(slf, "qsize", (slf,)),
+            None => Self::plainly(slf, "qsize", ()),
         }
     }
 
@@ -454,7 +591,7 @@ impl LocalQueue {
         drop(inside);
         match count {
             Some(count) => Ok(count == 0),
-            None => Self::plainly(slf, "empty", (slf,))?.is_truthy(),
+            None => Self::plainly(slf, "empty", ())?.is_truthy(),
         }
     }
 
@@ -465,7 +602,7 @@ impl LocalQueue {
         drop(inside);
         match full {
             Some(full) => Ok(full),
-            None => Self::plainly(slf, "full", (slf,))?.is_truthy(),
+            None => Self::plainly(slf, "full", ())?.is_truthy(),
         }
     }
 
@@ -480,7 +617,7 @@ impl LocalQueue {
         let mut inside = this.books.open(py);
         if inside.plain {
             drop(inside);
-            return Self::plainly(slf, "shutdown", (slf, immediate)).map(drop);
+            return Self::plainly(slf, "shutdown", (immediate,)).map(drop);
         }
         inside.shut = true;
         let mut dropped = VecDeque::new();
@@ -488,6 +625,7 @@ impl LocalQueue {
             dropped = std::mem::take(&mut inside.items);
             inside.unfinished = (inside.unfinished - dropped.len() as i64).max(0);
         }
+        inside.bells.ring();
         let calls = inside.call_all();
         drop(inside);
         drop((dropped, calls));
