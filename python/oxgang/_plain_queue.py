@@ -12,6 +12,8 @@ from time import monotonic as now
 from oxgang._shut_down import ShutDown
 from oxgang._thread_primitives import Condition
 
+NOTHING = object()  # stands for no item
+
 
 def open_up(queue):
     """Makes a queue plain, unless it is."""

@@ -19,6 +19,7 @@ from collections import deque
 from queue import Empty, Full
 
 from oxgang import _core
+from oxgang._plain_queue import NOTHING
 from oxgang._shut_down import ShutDown
 from oxgang.multiprocessing.queues import _Base
 from oxgang.threading import RLock
@@ -28,7 +29,6 @@ __all__ = ["Channel", "Queue"]
 FIRST_PAUSE_S = 0.0005
 LONGEST_PAUSE_S = 0.02
 
-_NOTHING = object()
 _SHARED = 4  # the kind of queue, for the engine
 _NOT_FORKED = (
     "this queue was not passed to this process by the fork: it had items that cannot be pickled "
@@ -160,8 +160,8 @@ class Queue(_core.LocalQueue):
 
     async def aget(self, timeout=None):
         """`get` for coroutines."""
-        item = self._take(_NOTHING)
-        return await self._aget_slowly(timeout) if item is _NOTHING else item
+        item = self._take()
+        return await self._aget_slowly(timeout) if item is NOTHING else item
 
     async def aput(self, item, timeout=None):
         """`put` for coroutines."""
@@ -194,8 +194,8 @@ class Queue(_core.LocalQueue):
         first = False
         while True:
             await self._port().wait(first)
-            item = self._take(_NOTHING)
-            if item is not _NOTHING:
+            item = self._take()
+            if item is not NOTHING:
                 return item
             first = True  # somebody was quicker
 

@@ -146,6 +146,129 @@ def test_one_that_dies_harms_no_other():
     assert [queue.get(timeout=10) for _ in range(4)] == [1, 2, 3, 4]
 
 
+# -- from local to shared ------------------------------------------------------------------------
+
+
+class Stubborn:
+    """Cannot be pickled."""
+
+    def __reduce__(self):
+        raise TypeError("stubborn")
+
+
+def test_a_local_queue_keeps_objects_as_they_are():
+    queue, item = oxgang.Queue(), Stubborn()
+    queue.put(item)
+    assert queue.get() is item
+    before = len(os.listdir("/proc/self/fd"))
+    queues = [oxgang.Queue() for _ in range(50)]
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert all(queue.empty() for queue in queues)
+
+
+def test_what_is_in_it_goes_along():
+    queue = oxgang.Queue(5)
+    put_range(queue, 0, 4)
+    assert queue.get() == 0
+    with oxgang.Executor("process", 1) as executor:
+        assert executor.submit(oxgang.Queue.get, queue).result() == 1
+        assert executor.submit(oxgang.Queue.qsize, queue).result() == 2
+    assert (queue.maxsize, queue.qsize()) == (5, 2)
+    for _ in range(4):
+        queue.task_done()
+    queue.join()
+    with pytest.raises(ValueError):
+        queue.task_done()
+    assert [queue.get(), queue.get()] == [2, 3]
+
+
+def test_one_that_is_shut_down_goes_along():
+    queue = oxgang.Queue()
+    queue.put(1)
+    queue.shutdown()
+    with oxgang.Executor("process", 1) as executor:
+        assert executor.submit(list, queue).result() == [1]
+
+
+@pytest.mark.parametrize("what", ["get", "put", "join", "aget"])
+def test_who_waits_goes_on_when_it_becomes_shared(what):
+    queue, ends = oxgang.Queue(1), []
+    if what in ("put", "join"):
+        queue.put("first")
+    calls = {
+        "get": queue.get,
+        "put": lambda: queue.put("second", timeout=50),
+        "join": queue.join,
+        "aget": lambda: asyncio.run(queue.aget()),
+    }
+    with (
+        oxgang.Executor("process", 1) as executor,
+        Threads(lambda: ends.append(calls[what]())) as threads,
+    ):
+        threads.wait_until_asleep()
+        count = executor.submit(oxgang.Queue.qsize, queue).result()
+        assert count == (what in ("put", "join"))
+        threads.wait_until_asleep()
+        assert not ends
+        if what in ("put", "join"):
+            assert executor.submit(oxgang.Queue.get, queue).result() == "first"
+            queue.task_done()
+        else:
+            executor.submit(oxgang.Queue.put, queue, "there").result()
+    assert ends == ["there" if what in ("get", "aget") else None]
+
+
+def test_many_use_it_while_it_becomes_shared():
+    with oxgang.Executor("process", 1) as executor:
+        for turn in range(10):
+            queue, got = oxgang.Queue(turn % 2 * 3), []
+
+            def share(queue=queue, turn=turn):
+                time.sleep(turn * 0.0003)
+                executor.submit(oxgang.Queue.qsize, queue).result()
+
+            with Threads(lambda queue=queue, got=got: got.extend(queue), share, share):
+                with Threads(
+                    lambda queue=queue: put_range(queue, 0, 200),
+                    lambda queue=queue: put_range(queue, 1000, 200),
+                ):
+                    pass
+                queue.shutdown()
+            assert [item for item in got if item < 1000] == list(range(200))
+            assert [item for item in got if item >= 1000] == list(range(1000, 1200))
+
+
+def test_what_cannot_be_pickled_keeps_it_local():
+    queue, item = oxgang.Queue(), Stubborn()
+    queue.put(1)
+    queue.put(item)
+    with oxgang.Executor("process", 1) as executor:
+        for _ in range(2):
+            with pytest.raises(TypeError, match="stubborn"):
+                executor.submit(oxgang.Queue.qsize, queue).result()
+    assert queue.get() == 1
+    assert queue.get() is item
+
+
+def test_a_fork_shares_what_it_can():
+    fine, stubborn, item = oxgang.Queue(), oxgang.Queue(), Stubborn()
+    stubborn.put(item)
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            fine.put("from the child")
+            try:
+                stubborn.get()
+            except RuntimeError as error:
+                status = 0 if "stubborn" in str(error) else 2
+        finally:
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert fine.get() == "from the child"
+    assert stubborn.get() is item
+
+
 # -- coroutines ----------------------------------------------------------------------------------
 
 

@@ -15,21 +15,20 @@
 
 mod bells;
 mod plain;
+mod terms;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Instant;
 
 use oxgang::parking::{Call, Line};
 use pyo3::exceptions::{PyAttributeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyDict, PyFloat, PyList, PyTuple};
+use pyo3::types::{PyDict, PyList, PyTuple};
 use pyo3::{BoundObject, PyTraverseError, PyVisit, intern};
 
 use crate::threading::{Books, wait_until};
-use crate::wait;
 use bells::Bells;
+use terms::{End, Patience, limit, names, nothing, raise};
 
 // kinds, as `oxgang._queues` numbers them; 0: first in, first out; 3: as the class has it
 /// Last in, first out.
@@ -94,67 +93,6 @@ pub struct LocalQueue {
     shown: Books<Shown>,
 }
 
-/// What Python has to say.
-struct Names {
-    empty: Py<PyAny>,
-    full: Py<PyAny>,
-    shut_down: Py<PyAny>,
-    plain: Py<PyModule>,
-}
-
-fn names(py: Python<'_>) -> PyResult<&Names> {
-    static NAMES: PyOnceLock<Names> = PyOnceLock::new();
-    NAMES.get_or_try_init(py, || {
-        let plain = py.import("oxgang._plain_queue")?;
-        let of = |name: &str| -> PyResult<Py<PyAny>> { Ok(plain.getattr(name)?.unbind()) };
-        let (empty, full, shut_down) = (of("Empty")?, of("Full")?, of("ShutDown")?);
-        Ok(Names { empty, full, shut_down, plain: plain.unbind() })
-    })
-}
-
-fn raise(py: Python<'_>, which: impl FnOnce(&Names) -> &Py<PyAny>) -> PyErr {
-    let made = names(py).and_then(|names| which(names).bind(py).call0());
-    made.map_or_else(|error| error, PyErr::from_value)
-}
-
-/// How long a call may take.
-enum Patience {
-    None,
-    Until(Option<Instant>),
-}
-
-impl Patience {
-    fn of(block: Option<&Bound<'_, PyAny>>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
-        if !may_block(block)? {
-            return Ok(Self::None);
-        }
-        if let Some(timeout) = timeout
-            && timeout.lt(0)?
-        {
-            return Err(PyValueError::new_err("'timeout' must be a non-negative number"));
-        }
-        wait::deadline(timeout).map(Self::Until)
-    }
-
-    /// As arguments: `block`, `timeout`.
-    fn left(&self) -> (bool, Option<f64>) {
-        match self {
-            Self::None => (false, None),
-            Self::Until(end) => {
-                let left = end.map(|end| end.saturating_duration_since(Instant::now()));
-                (true, left.map(|left| left.as_secs_f64()))
-            }
-        }
-    }
-}
-
-/// How a wait at a queue ends.
-enum End<T> {
-    Done(T, Option<Call>),
-    Shut,
-    Plain,
-}
-
 impl LocalQueue {
     fn pop(&self, inside: &mut Inside) -> Option<Py<PyAny>> {
         if self.kind.load(Ordering::Relaxed) == LIFO {
@@ -162,6 +100,15 @@ impl LocalQueue {
         } else {
             inside.items.pop_front()
         }
+    }
+
+    #[cold]
+    fn take_there<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        Self::plainly(slf, "get", (false,)).or_else(|error| {
+            let none = error.is_instance(py, names(py)?.empty.bind(py));
+            if none { nothing(py) } else { Err(error) }
+        })
     }
 
     /// Over there: by Python's hand with `mutex`, or in the queue between processes.
@@ -421,31 +368,25 @@ impl LocalQueue {
         drop(gone);
     }
 
-    /// An item, or `default` if there is none now.
-    fn _take<'py>(
-        slf: &Bound<'py, Self>,
-        default: Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    /// An item, or `NOTHING` if there is none now.
+    fn _take<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let (py, this) = (slf.py(), slf.get());
         let mut inside = this.books.open(py);
-        if inside.plain || inside.shut {
+        if inside.plain {
             drop(inside);
-            let got = Self::get(slf, Some(PyBool::new(py, false).as_any()), None);
-            return got.or_else(|error| {
-                let none = error.is_instance(py, names(py)?.empty.bind(py));
-                if none { Ok(default) } else { Err(error) }
-            });
+            return Self::take_there(slf);
         }
-        let Some(item) = this.pop(&mut inside) else {
-            drop(inside);
-            return Ok(default);
-        };
-        if !inside.putters.is_empty() {
-            let call = inside.putters.call();
-            drop(inside);
-            drop(call);
+        if let Some(item) = inside.items.pop_front() {
+            if !inside.putters.is_empty() {
+                let call = inside.putters.call();
+                drop(inside);
+                drop(call);
+            }
+            return Ok(item.into_bound(py));
         }
-        Ok(item.into_bound(py))
+        let shut = inside.shut;
+        drop(inside);
+        if shut { Err(raise(py, |names| &names.shut_down)) } else { nothing(py) }
     }
 
     /// Puts an item into the queue; waits for room if there is none.
@@ -745,22 +686,4 @@ impl LocalQueue {
         let shown = std::mem::take(&mut *self.shown.open(py));
         drop((items, shown));
     }
-}
-
-/// A `maxsize` as a number of items.
-fn limit(size: &Bound<'_, PyAny>) -> PyResult<i64> {
-    if let Ok(size) = size.cast::<PyFloat>() {
-        // as the standard comparison has it: infinite is no limit, and so is not-a-number
-        let size = size.value().ceil();
-        return Ok(if size.is_finite() { size as i64 } else { 0 });
-    }
-    match size.extract::<i64>() {
-        Ok(size) => Ok(size),
-        Err(_) if size.gt(0)? => Ok(i64::MAX),
-        Err(_) => Ok(0),
-    }
-}
-
-fn may_block(block: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
-    block.map_or(Ok(true), |block| block.is_truthy())
 }

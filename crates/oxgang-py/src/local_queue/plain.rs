@@ -10,7 +10,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyList;
 use pyo3::{intern, sync::PyOnceLock};
 
-use super::{LocalQueue, PRIORITY, SHARED, Shown, may_block, names, raise};
+use super::terms::{may_block, names, raise};
+use super::{LocalQueue, PRIORITY, SHARED, Shown};
 use crate::threading::ThreadCondition;
 
 struct Heap {
