@@ -10,7 +10,7 @@ from functools import partial
 from importlib.util import find_spec
 from typing import NamedTuple
 
-from benches import data, everyone, limits, locks, numbers, threads, work
+from benches import data, everyone, limits, locks, loops, managers, numbers, threads, work
 from benches.contenders import WORKERS, chunk_mapper, process_pool, thread_pool
 
 LOCKS = ("standard", "control", "oxgang")
@@ -272,6 +272,16 @@ SCENARIOS = {
             *(LOCKS, ("standard",), "µs", "from a process to a coroutine"),
         ),
         Scenario(
+            "manager-dict",
+            managers.dict_calls,
+            *(BOTH, ("standard",), "µs", "Manager().dict(): an item is set, and got"),
+        ),
+        Scenario(
+            "manager-objects",
+            managers.objects,
+            *(BOTH, ("standard",), "µs", "a dict is made in a manager, and let go"),
+        ),
+        Scenario(
             "start",
             start,
             *(BOTH, ("standard",), "ms", "a fresh pool in a fresh interpreter"),
@@ -308,6 +318,26 @@ SCENARIOS = {
             "data-objects",
             data.objects,
             *(LOCKS, ("standard",), "ms", "lists of bytes and a dict, to a worker and back"),
+        ),
+        Scenario(
+            "loop-process",
+            partial(loops.in_flight, process_pool, True),
+            *(BOTH, ("standard",), "µs", "100 no-ops in flight from an event loop, in processes"),
+        ),
+        Scenario(
+            "loop-thread",
+            partial(loops.in_flight, thread_pool, True),
+            *(BOTH, ("standard",), "µs", "the same in threads"),
+        ),
+        Scenario(
+            "loop-run-in-executor",
+            partial(loops.in_flight, process_pool, False),
+            *(BOTH, ("standard",), "µs", "the same in processes, by run_in_executor"),
+        ),
+        Scenario(
+            "loop-burst",
+            loops.burst,
+            *(LOCKS, ("standard",), "µs", "3,000 futures complete at once; tasks await them"),
         ),
         Scenario(
             "cpu-primes",

@@ -91,16 +91,7 @@ fn waiting_in<T: Send>(
             if why == Why::Slice && !in_main {
                 return false;
             }
-            // no interpreter any more: nothing to wait for
-            let looked = Python::try_attach(|py| py.check_signals());
-            match looked {
-                Some(Ok(())) => false,
-                Some(Err(error)) => {
-                    raised.set(Some(error));
-                    true
-                }
-                None => true,
-            }
+            wait::interrupted(&raised)
         };
         let result = {
             let wait = Wait::new(words, deadline, &give_up);

@@ -20,12 +20,15 @@
 //! | [`pipe`] | one or two of them between two ends, which tell when the other is gone |
 //! | [`spin`] | when to spin before sleeping |
 //! | [`sync`] | locks and their kin between processes: waiting, life, and where they are kept |
+//! | [`line`] | calls of one thread to another process, in turns |
 //! | [`segment`] | shared structures over mapped memory; blocks in growing files |
 
 #![forbid(unsafe_code)]
 
+pub mod child;
 pub mod lane;
 pub mod limits;
+pub mod line;
 pub mod parking;
 pub mod pipe;
 pub mod pool;
