@@ -10,7 +10,18 @@ from functools import partial
 from importlib.util import find_spec
 from typing import NamedTuple
 
-from benches import data, everyone, limits, locks, loops, managers, numbers, threads, work
+from benches import (
+    channels,
+    data,
+    everyone,
+    limits,
+    locks,
+    loops,
+    managers,
+    numbers,
+    threads,
+    work,
+)
 from benches.contenders import WORKERS, chunk_mapper, process_pool, thread_pool
 
 LOCKS = ("standard", "control", "oxgang")
@@ -280,6 +291,26 @@ SCENARIOS = {
             "manager-objects",
             managers.objects,
             *(BOTH, ("standard",), "µs", "a dict is made in a manager, and let go"),
+        ),
+        Scenario(
+            "queue-round-trip",
+            channels.queue_round_trip,
+            *(BOTH, ("standard",), "µs", "an item to another process and back, by two queues"),
+        ),
+        Scenario(
+            "pipe-round-trip",
+            channels.pipe_round_trip,
+            *(BOTH, ("standard",), "µs", "an object to another process and back, by a pipe"),
+        ),
+        Scenario(
+            "queue-stream",
+            partial(channels.stream, 1),
+            *(BOTH, ("standard",), "µs", "one process puts, another takes; time per item"),
+        ),
+        Scenario(
+            "queue-stream-2",
+            partial(channels.stream, 2),
+            *(BOTH, ("standard",), "µs", "two processes put, two take; time per item"),
         ),
         Scenario(
             "start",
