@@ -179,6 +179,13 @@ impl Line {
         self.peer
     }
 
+    /// Whether the other side's process has ended; not known while the line is in use.
+    #[getter]
+    fn ended(&self) -> bool {
+        let guard = self.inner.try_lock().ok();
+        guard.is_some_and(|guard| guard.as_ref().is_some_and(|inner| inner.line.peer_ended()))
+    }
+
     /// Whether a thread waits in `recv` now.
     #[getter]
     fn waits(&self) -> bool {

@@ -180,6 +180,12 @@ impl Line {
         self.peer.pid
     }
 
+    /// Whether the other side's process has ended; a thread of it that is gone is no end.
+    #[must_use]
+    pub fn peer_ended(&self) -> bool {
+        self.peer.ended()
+    }
+
     /// By which another thread ends it while it is in use: [`Bell::hang_up`].
     #[must_use]
     pub fn bell(&self) -> Arc<Bell> {

@@ -16,8 +16,11 @@ an RLock in a manager belongs to that thread, and so to the client's.
 `shutdown` from a client, or the end of the process that started it, whatever ended that.
 """
 
+import collections
 import contextlib
 import os
+import socket
+import struct
 import sys
 import threading
 from multiprocessing import managers as _standard
@@ -49,9 +52,12 @@ class Server(_standard.Server):
         self.stop_event = threading.Event()
         self._lines = {}  # line -> the thread that serves it
         self._places = None
+        self._held = collections.defaultdict(collections.Counter)  # pid -> identity -> references
+        self._books = threading.Lock()
+        self._client = threading.local()  # .pid: of the client that this thread serves
         # descriptors pass through sockets of the machine only, and lines have one encoding
-        unix = _listener.address_type(_wire.plain(self.address)) == "AF_UNIX"
-        self._has_lines = unix and serializer == "pickle"
+        self._unix = _listener.address_type(_wire.plain(self.address)) == "AF_UNIX"
+        self._has_lines = self._unix and serializer == "pickle"
         # for proxies among the objects: they call this very server
         _wire.home_of(self.address).authkey_or(authkey)
 
@@ -94,9 +100,18 @@ class Server(_standard.Server):
     def handle_request(self, conn):
         """Lets a client in, and does the one thing it asks for; that may be to serve it."""
         try:
+            self._client.pid = self._pid_of(conn)
             self._handle_request(conn)
         finally:
             conn.close()
+
+    def _pid_of(self, conn):
+        """The process at the other end, if it is of this machine."""
+        if not self._unix:
+            return None
+        with socket.socket(fileno=os.dup(conn.fileno())) as end:
+            found = end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        return struct.unpack("3i", found)[0]
 
     def _handle_request(self, conn):
         request = None
@@ -207,7 +222,49 @@ class Server(_standard.Server):
             self.serve_client(line)
         finally:
             del self._lines[line]
+            if line.ended:
+                self._forget(self._client.pid)
             line.close()
+
+    # -- references ------------------------------------------------------------------------
+    #
+    # The standard protocol counts them for each object. Beside that they are counted for each
+    # process that has told of them, so that they can be taken back when it was killed: by the
+    # kernel's word for who is at the other end, so nobody can be blamed for another's.
+
+    def incref(self, c, ident):
+        """A client has one reference more."""
+        super().incref(c, ident)
+        pid = getattr(self._client, "pid", None)
+        if pid is not None:
+            with self._books:
+                self._held[pid][ident] += 1
+
+    def decref(self, c, ident):
+        """A client has one reference less; the object goes with the last."""
+        pid = getattr(self._client, "pid", None)
+        if pid is not None:
+            with self._books:
+                self._drop(pid, ident)
+        super().decref(c, ident)
+
+    def _drop(self, pid, ident):
+        held = self._held.get(pid)
+        if held is not None and held[ident] > 0:
+            held[ident] -= 1
+            if not held[ident]:
+                del held[ident]
+        if not held:
+            self._held.pop(pid, None)
+
+    def _forget(self, pid):
+        """Takes back what a process held that has ended: nothing, unless it was killed."""
+        with self._books:
+            held = self._held.pop(pid, {})
+        for ident, count in held.items():
+            util.debug("process %s ended with %d references to %s", pid, count, ident)
+            for _ in range(count):
+                super().decref(None, ident)
 
     def create(self, c, typeid, /, *args, **kwds):
         """Makes an object; its identity and what is exposed of it."""
