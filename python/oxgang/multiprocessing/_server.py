@@ -23,6 +23,7 @@ import socket
 import struct
 import sys
 import threading
+import weakref
 from multiprocessing import managers as _standard
 from multiprocessing import process, util
 from traceback import format_exc
@@ -31,7 +32,7 @@ from oxgang import _core
 from oxgang.multiprocessing import _listener, _wire
 
 _ALONE = ("accept_connection", "accept_line", "shutdown")  # what a connection is made for
-_LAST_S = 1.0  # for a thread that has been told to end, and has nothing else to do
+_LAST_S = 1.0  # for what comes within a moment if it comes: the rest of somebody's end
 _RETRY_S = 0.05  # after a connection that could not be taken, for want of descriptors mostly
 
 
@@ -54,6 +55,8 @@ class Server(_standard.Server):
         self._places = None
         self._held = collections.defaultdict(collections.Counter)  # pid -> identity -> references
         self._books = threading.Lock()
+        self._local = threading.RLock()
+        self._local_proxies = {}  # identity -> a key for each proxy that objects here hold
         self._client = threading.local()  # .pid: of the client that this thread serves
         # descriptors pass through sockets of the machine only, and lines have one encoding
         self._unix = _listener.address_type(_wire.plain(self.address)) == "AF_UNIX"
@@ -109,9 +112,12 @@ class Server(_standard.Server):
         """The process at the other end, if it is of this machine."""
         if not self._unix:
             return None
-        with socket.socket(fileno=os.dup(conn.fileno())) as end:
+        end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=conn.fileno())
+        try:
             found = end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        return struct.unpack("3i", found)[0]
+        finally:
+            end.detach()
+        return struct.unpack("3i", found)[0] or None  # 0: of a namespace that is not seen from here
 
     def _handle_request(self, conn):
         request = None
@@ -222,7 +228,7 @@ class Server(_standard.Server):
             self.serve_client(line)
         finally:
             del self._lines[line]
-            if line.ended:
+            if not self.stop_event.is_set() and line.went_with_process(_LAST_S):
                 self._forget(self._client.pid)
             line.close()
 
@@ -265,6 +271,23 @@ class Server(_standard.Server):
             util.debug("process %s ended with %d references to %s", pid, count, ident)
             for _ in range(count):
                 super().decref(None, ident)
+
+    def keep(self, proxy, ident):
+        """An object of this server has a proxy for another one: that stays while the proxy does."""
+        with self._local:
+            key = object()
+            self._local_proxies.setdefault(ident, set()).add(key)
+            if ident not in self.id_to_local_proxy_obj:
+                self.id_to_local_proxy_obj[ident] = self.id_to_obj[ident]
+        weakref.finalize(proxy, self._let_go, ident, key).atexit = False
+
+    def _let_go(self, ident, key):
+        with self._local:  # maybe in the midst of `keep`, by the collector: this thread may enter
+            keys = self._local_proxies[ident]
+            keys.discard(key)
+            if not keys:
+                del self._local_proxies[ident]
+                self.id_to_local_proxy_obj.pop(ident, None)
 
     def create(self, c, typeid, /, *args, **kwds):
         """Makes an object; its identity and what is exposed of it."""
