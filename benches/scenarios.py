@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from benches import data, limits, locks, managers, numbers, work
+from benches import data, limits, locks, loops, managers, numbers, threads, work
 from benches.contenders import WORKERS, chunk_mapper, process_pool, thread_pool
 
 LOCKS = ("standard", "control", "oxgang")
@@ -231,6 +231,34 @@ SCENARIOS = {
             locks.array_item,
             *(LOCKS, ("standard",), "µs", "multiprocessing.Array: an item is read"),
         ),
+        *(
+            Scenario(name, measure, BOTH, ("standard",), "µs", meaning)
+            for name, measure, meaning in (
+                ("event-set-clear", threads.event_set_clear, "threading.Event: set, clear"),
+                ("semaphore-pair", threads.semaphore_pair, "threading.Semaphore: acquire, release"),
+                ("thread-lock-with", partial(threads.lock_with, "Lock"), "threading.Lock: with"),
+                ("rlock-with", partial(threads.lock_with, "RLock"), "threading.RLock: with"),
+                ("condition-turns", threads.condition_round_trip, "threading.Condition: turns"),
+                ("barrier-rounds", threads.barrier_round, "threading.Barrier of two threads"),
+                ("event-turns", threads.event_round_trip, "two threading.Events: there and back"),
+                ("queue-pair", partial(threads.queue_pair, "Queue"), "queue.Queue: put, get"),
+                (
+                    "simple-queue-pair",
+                    partial(threads.queue_pair, "SimpleQueue"),
+                    "queue.SimpleQueue: put, get",
+                ),
+                (
+                    "priority-queue-pair",
+                    partial(threads.queue_pair, "PriorityQueue"),
+                    "queue.PriorityQueue: put, get",
+                ),
+                (
+                    "queue-between-threads",
+                    threads.queue_between_threads,
+                    "queue.Queue: from a thread to another",
+                ),
+            )
+        ),
         Scenario(
             "manager-dict",
             managers.dict_calls,
@@ -278,6 +306,26 @@ SCENARIOS = {
             "data-objects",
             data.objects,
             *(LOCKS, ("standard",), "ms", "lists of bytes and a dict, to a worker and back"),
+        ),
+        Scenario(
+            "loop-process",
+            partial(loops.in_flight, process_pool, True),
+            *(BOTH, ("standard",), "µs", "100 no-ops in flight from an event loop, in processes"),
+        ),
+        Scenario(
+            "loop-thread",
+            partial(loops.in_flight, thread_pool, True),
+            *(BOTH, ("standard",), "µs", "the same in threads"),
+        ),
+        Scenario(
+            "loop-run-in-executor",
+            partial(loops.in_flight, process_pool, False),
+            *(BOTH, ("standard",), "µs", "the same in processes, by run_in_executor"),
+        ),
+        Scenario(
+            "loop-burst",
+            loops.burst,
+            *(LOCKS, ("standard",), "µs", "3,000 futures complete at once; tasks await them"),
         ),
         Scenario(
             "cpu-primes",

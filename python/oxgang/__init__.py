@@ -6,15 +6,16 @@ its milliseconds is paid by every fresh pool. Public names load on first touch.
 
 from importlib import import_module
 
-from oxgang._core import __version__
-
 _HOMES = {
     "Executor": "oxgang._executor",
+    "TaskGroup": "oxgang._group",
     "TaskOptions": "oxgang._options",
+    "__version__": "oxgang._core",
     "map": "oxgang._map",
+    "task_seed": "oxgang._seeds",
 }
 
-__all__ = ["Executor", "TaskOptions", "__version__", "errors", "map"]
+__all__ = ["Executor", "TaskGroup", "TaskOptions", "__version__", "errors", "map", "task_seed"]
 
 
 def __getattr__(name):

@@ -5,20 +5,29 @@
 
 #![allow(missing_docs, reason = "what Python sees is described in _core.pyi")]
 
+mod awaiting;
+mod child;
 mod cli;
 mod codec;
+mod connection;
 mod future;
 mod gather;
 mod items;
 mod limits;
 mod line;
+mod local_queue;
+mod message;
 mod payload;
 mod pool;
+mod port;
 mod python;
+mod queue;
 mod raw;
+mod results;
 mod sink;
 mod sync;
 mod template;
+mod threading;
 mod threads;
 mod timer;
 mod wait;
@@ -41,7 +50,13 @@ fn forking() {
 #[pymodule(gil_used = false)]
 mod _core {
     #[pymodule_export]
+    use crate::awaiting::{Awaiting, Terminating, Waiter};
+    #[pymodule_export]
+    use crate::child::Child;
+    #[pymodule_export]
     use crate::cli::{CliStop, MapJob, Progress};
+    #[pymodule_export]
+    use crate::connection::PipeEnd;
     #[pymodule_export]
     use crate::future::Future;
     #[pymodule_export]
@@ -53,15 +68,25 @@ mod _core {
     #[pymodule_export]
     use crate::line::{Line, LinePlaces};
     #[pymodule_export]
+    use crate::local_queue::LocalQueue;
+    #[pymodule_export]
     use crate::pool::{PoolHandle, ProcessPool, Sendable};
     #[pymodule_export]
+    use crate::port::LoopPort;
+    #[pymodule_export]
+    use crate::queue::SharedQueue;
+    #[pymodule_export]
     use crate::raw::{Buffer, SharedRegion, Unlocked};
+    #[pymodule_export]
+    use crate::results::{ResultIterator, ResultLine};
     #[pymodule_export]
     use crate::sink::{NeedsValue, Pickle, Sink, stop_at_main};
     #[pymodule_export]
     use crate::sync::{SharedLock, SharedSemaphore};
     #[pymodule_export]
     use crate::template::{Held, Invitation, Lifeline, Template, TemplateServer, hold_lifeline};
+    #[pymodule_export]
+    use crate::threading::{RLock, ThreadBarrier, ThreadCondition, ThreadEvent, ThreadSemaphore};
     #[pymodule_export]
     use crate::threads::{ThreadPool, ThreadQueue};
     #[pymodule_export]

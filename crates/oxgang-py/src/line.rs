@@ -98,7 +98,7 @@ fn values<'py, const N: usize>(
         return Err(PyOSError::new_err("a message in an unknown encoding"));
     }
     bytes = &bytes[1..];
-    PyTuple::new(py, codec::decode::<N>(py, &mut bytes, &[])?)
+    PyTuple::new(py, codec::decode::<&[u8], N>(py, &mut bytes, &[])?)
 }
 
 /// Waits without the interpreter: what came of it, and what a signal handler raised.

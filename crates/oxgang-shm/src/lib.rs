@@ -14,6 +14,7 @@
 //! | [`oversight`] | since when the task with limits runs, and how it is interrupted |
 //! | [`watch`] | how a worker decides whom to wake in the owner |
 //! | [`sync`] | locks, semaphores, events, conditions, barriers that survive their users |
+//! | [`queue`] | messages from many senders to many receivers |
 //! | [`arena`] | who holds which part of a growing file of blocks |
 //!
 //! Words read from shared memory are input from a stranger: the peer may have died in the
@@ -26,6 +27,7 @@ pub mod arena;
 pub mod channel;
 pub mod line;
 pub mod oversight;
+pub mod queue;
 pub mod ring;
 pub mod sync;
 pub mod watch;

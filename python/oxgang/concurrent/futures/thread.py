@@ -3,6 +3,7 @@
 import itertools
 import threading
 import weakref
+from concurrent.futures import thread as standard
 
 from oxgang import _core, _options
 from oxgang.concurrent.futures import _exit
@@ -41,7 +42,7 @@ class _Threads:
         self.timer = self.launch(self.queue.time, name, args, counts=False)
 
     def launch(self, target, name, args, counts=True):
-        thread = threading.Thread(target=target, name=name, args=args)
+        thread = self.make(target=target, name=name, args=args)
         try:
             if _exit.shutting_down:
                 raise RuntimeError("cannot schedule new futures after interpreter shutdown")
@@ -52,11 +53,18 @@ class _Threads:
             raise
         if counts:
             self.all.add(thread)
-        _exit.watch(thread, self.queue)
+        self.note(thread)
         return thread
 
+    def make(self, **work):
+        return threading.Thread(**work)
 
-class ThreadPoolExecutor(_core.ThreadPool, Executor):
+    def note(self, thread):
+        _exit.watch(thread, self.queue)
+
+
+# asyncio takes only the standard class, or what derives from it, as a loop's default executor
+class ThreadPoolExecutor(_core.ThreadPool, Executor, standard.ThreadPoolExecutor):
     """Runs calls in a pool of threads; as `concurrent.futures.ThreadPoolExecutor`.
 
     Args:
@@ -71,8 +79,9 @@ class ThreadPoolExecutor(_core.ThreadPool, Executor):
         memory_limit: Refused: threads share their memory.
         retries: How many more times a call is run that raised one of `retry_on`.
         retry_on: Exception classes, one or a tuple.
+        context: Each call runs in a copy of its submitter's `contextvars` context.
 
-    The last five are oxgang's own; see ``docs/limits.md``.
+    The last six are oxgang's own; see ``docs/limits.md``.
 
     Raises:
         ValueError: max_workers is not greater than 0, or a limit is out of range or refused.
@@ -93,6 +102,7 @@ class ThreadPoolExecutor(_core.ThreadPool, Executor):
         memory_limit=None,
         retries=0,
         retry_on=(),
+        context=False,
     ):
         if max_workers is None:
             max_workers = min(32, cpu_count() + 4)
@@ -113,11 +123,15 @@ class ThreadPoolExecutor(_core.ThreadPool, Executor):
             thread_name_prefix or f"ThreadPoolExecutor-{ThreadPoolExecutor._counter()}"
         )
         self._start = initializer, initargs, []
-        self._queue = self._open(Future, max_workers, plan)
-        self._starter = _Threads(self._queue, self._thread_name_prefix, self._start)
+        self._queue = self._open(Future, max_workers, plan, bool(context))
+        starter = self._make_starter(self._queue, self._thread_name_prefix, self._start)
+        self._starter = starter
         self._threads = self._starter.all
         # an executor that becomes garbage finishes what it has, and ends
         weakref.finalize(self, self._queue.close, False).atexit = False
+
+    def _make_starter(self, queue, prefix, start):
+        return _Threads(queue, prefix, start)
 
     @property
     def _broken(self):
