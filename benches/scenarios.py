@@ -7,13 +7,26 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from typing import NamedTuple
 
-from benches import channels, data, limits, locks, loops, managers, numbers, threads, work
+from benches import (
+    channels,
+    data,
+    everyone,
+    limits,
+    locks,
+    loops,
+    managers,
+    numbers,
+    threads,
+    work,
+)
 from benches.contenders import WORKERS, chunk_mapper, process_pool, thread_pool
 
 LOCKS = ("standard", "control", "oxgang")
 BOTH = ("standard", "control", "oxgang", "oxgang-parked")
+JANUS = ("janus",) if find_spec("janus") else ()
 START_LIMIT_S = 120
 HAND_PICKED = (1, 4, 16, 64)
 SERIAL_SHARE = ".serial / workers"  # figures with a dot go into the JSON, not into the tables
@@ -258,6 +271,16 @@ SCENARIOS = {
                     "queue.Queue: from a thread to another",
                 ),
             )
+        ),
+        Scenario(
+            "queue-to-coroutine",
+            everyone.thread_to_coroutine,
+            *((*JANUS, "oxgang"), JANUS, "µs", "from a thread to a coroutine"),
+        ),
+        Scenario(
+            "queue-process-to-coroutine",
+            everyone.process_to_coroutine,
+            *(LOCKS, ("standard",), "µs", "from a process to a coroutine"),
         ),
         Scenario(
             "manager-dict",
