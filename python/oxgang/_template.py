@@ -13,6 +13,8 @@ from oxgang import _core
 from oxgang._pickling import dumps
 from oxgang._worker import when_multiprocessing_comes
 
+# what every process needs that is no worker, and what most need
+_FOR_PROCESSES = ["oxgang.multiprocessing.popen_template", "oxgang._by_value"]
 _OWNERS = {"__main__", "builtins", "oxgang", "concurrent", "multiprocessing"}
 
 _lock = threading.Lock()
@@ -125,7 +127,7 @@ def fork(fds):
         try:
             if _prepared is not template:
                 # all that such processes need, so that they do not import it one by one
-                template.prepare(dumps((_path(), ["oxgang.multiprocessing.popen_template"])))
+                template.prepare(dumps((_path(), _FOR_PROCESSES)))
                 _prepared = template
             with _lock:
                 _forked[:] = [child for child in _forked if child.poll() is None]
