@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from benches import data, limits, locks, loops, managers, numbers, threads, work
+from benches import data, limits, locks, loops, managers, numbers, processes, threads, work
 from benches.contenders import WORKERS, chunk_mapper, process_pool, thread_pool
 
 LOCKS = ("standard", "control", "oxgang")
@@ -200,6 +200,17 @@ SCENARIOS = {
             map_one_by_one,
             ("standard", "control", "mp.Pool", "oxgang", "oxgang-parked"),
             *(("standard", "mp.Pool"), "µs", "map(chunksize=1) over 20,000 no-ops"),
+        ),
+        Scenario(
+            "multiprocessing-pool",
+            processes.pool,
+            *(BOTH, ("standard",), "µs", "a no-op: by map(chunksize=1), imap, and apply in turn"),
+        ),
+        Scenario(
+            "multiprocessing-process",
+            processes.start,
+            ("standard", "control", "oxgang"),
+            *(("standard",), "µs", "start and join of a process that does nothing, numpy loaded"),
         ),
         Scenario(
             "thread-round-trip",
