@@ -102,36 +102,38 @@ def _setup(data):
         sys.path[:] = facts["path"]
     sys.argv[:] = facts["argv"]
     fresh_main(*facts["main"])
-    _name_process(facts["name"])
+    when_multiprocessing_comes(lambda module: _tell(module, facts["name"], facts["authkey"]))
     if facts["initializer"] is not None:
         initializer, initargs = loads(facts["initializer"])
         _initialize(initializer, initargs)
 
 
-def _name_process(name):
-    """`multiprocessing` shall know that this is a worker, and whose: once it is imported, which
-    most workers never do, and which costs more than starting one."""
+def when_multiprocessing_comes(tell):
+    """Calls `tell` with `multiprocessing.process`: once that is imported, which most workers never
+    do, and which costs more than starting one."""
     module = sys.modules.get("multiprocessing.process")
     if module is not None:
-        _tell(module, name)
+        tell(module)
     else:
-        sys.meta_path.insert(0, _Finder(name))
+        sys.meta_path.insert(0, _Finder(tell))
 
 
-def _tell(process, name):
+def _tell(process, name, authkey):
+    """`multiprocessing` shall know that this is a worker, and whose."""
     current = type(process._current_process)()
     current._name = f"{name}-{os.getpid()}"
     current._parent_pid = _owner_pid
     current._config["daemon"] = name == POOL_WORKER
     process._current_process = current
     process._parent_process = process._ParentProcess("MainProcess", _owner_pid, None)
+    current.authkey = authkey  # of the program's processes, for what one fetches from another
 
 
 class _Finder:
-    """Lets `multiprocessing.process` be imported as ever, then tells it."""
+    """Lets `multiprocessing.process` be imported as ever, then tells of it."""
 
-    def __init__(self, name):
-        self.name = name
+    def __init__(self, tell):
+        self.tell = tell
 
     def find_spec(self, fullname, path=None, target=None):
         if fullname != "multiprocessing.process":
@@ -140,11 +142,11 @@ class _Finder:
         from importlib.util import find_spec
 
         spec = find_spec(fullname)
-        load, name = spec.loader.exec_module, self.name
+        load, tell = spec.loader.exec_module, self.tell
 
         def exec_module(module):
             load(module)
-            _tell(module, name)
+            tell(module)
 
         spec.loader.exec_module = exec_module
         return spec
