@@ -267,6 +267,29 @@ MUTATIONS = (
         SHM + "queue/mod.rs",
         "entered > head.moves && entered <= tail.moves.wrapping_add(1)",
         "entered > head.moves.wrapping_add(1) && entered <= tail.moves.wrapping_add(1)",
+        "turns are not told apart",
+        "an answer is taken for that of another question",
+        "shm",
+        SHM + "line.rs",
+        "if frame.id != self.heard + 1 {",
+        "if false {",
+    ),
+    Mutation(
+        "a doze goes on",
+        "lost wake-up: who waits on its word is not woken",
+        "shm",
+        SHM + "line.rs",
+        "DOZES if self.words.compare_exchange(word, DOZES, AWAKE).is_ok() => Wake::Word,",
+        "DOZES => Wake::Not,",
+    ),
+    Mutation(
+        "the last word is not heard",
+        "an answer that its sender did not live to wake for is lost",
+        "engine",
+        ENGINE + "line.rs",
+        "            if ready(&mut self.end) {\n                return Ok(());\n            }\n"
+        "            match slept {",
+        "            match slept {",
     ),
 )
 
