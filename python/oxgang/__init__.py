@@ -11,10 +11,20 @@ from oxgang._core import __version__
 _HOMES = {
     "Executor": "oxgang._executor",
     "TaskOptions": "oxgang._options",
+    "install": "oxgang._install",
     "map": "oxgang._map",
+    "uninstall": "oxgang._install",
 }
 
-__all__ = ["Executor", "TaskOptions", "__version__", "errors", "map"]
+__all__ = [
+    "Executor",
+    "TaskOptions",
+    "__version__",
+    "errors",
+    "install",
+    "map",
+    "uninstall",
+]
 
 
 def __getattr__(name):

@@ -27,7 +27,7 @@ import types
 from _pickle import PickleBuffer, Pickler, PicklingError, loads
 from importlib import import_module
 
-from oxgang import _core
+from oxgang import _core, _standard
 
 os.register_at_fork(before=_core.forking)
 
@@ -39,7 +39,7 @@ def _reducers():
     that stays true. None while nobody holds anything that needs it."""
     global _table
     if _table is None:
-        reduction = sys.modules.get(_EXTRA)
+        reduction = _standard.loaded(_EXTRA)
         if reduction is not None:
             _table = reduction.ForkingPickler(io.BytesIO(), 5).dispatch_table
     return _table

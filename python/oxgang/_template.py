@@ -78,9 +78,15 @@ def _path():
 def _first_message():
     code = (
         f"import sys; sys.path[:] = {_path()!r}\n"
+        f"{_install_order()}"
         f"from oxgang._worker import template; template({os.getpid()})"
     )
     return code.encode("utf-8", "surrogateescape")
+
+
+def _install_order():
+    install = sys.modules.get("oxgang._install")
+    return "" if install is None else install.order()
 
 
 def _wanted():

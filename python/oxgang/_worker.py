@@ -9,7 +9,7 @@ import types
 # signal.py brings enum along, which a worker may never need
 from _signal import SIG_UNBLOCK, SIGINT, pthread_sigmask, signal
 
-from oxgang import _core
+from oxgang import _core, _standard
 
 
 def _ignore_interrupt(number, frame):
@@ -107,11 +107,7 @@ def _setup(data):
 def _name_process(name):
     """`multiprocessing` shall know that this is a worker, and whose: once it is imported, which
     most workers never do, and which costs more than starting one."""
-    module = sys.modules.get("multiprocessing.process")
-    if module is not None:
-        _tell(module, name)
-    else:
-        sys.meta_path.insert(0, _Finder(name))
+    _standard.when_loaded("multiprocessing.process", lambda module: _tell(module, name))
 
 
 def _tell(process, name):
@@ -120,29 +116,6 @@ def _tell(process, name):
     current._parent_pid = _owner_pid
     process._current_process = current
     process._parent_process = process._ParentProcess("MainProcess", _owner_pid, None)
-
-
-class _Finder:
-    """Lets `multiprocessing.process` be imported as ever, then tells it."""
-
-    def __init__(self, name):
-        self.name = name
-
-    def find_spec(self, fullname, path=None, target=None):
-        if fullname != "multiprocessing.process":
-            return None
-        sys.meta_path.remove(self)
-        from importlib.util import find_spec
-
-        spec = find_spec(fullname)
-        load, name = spec.loader.exec_module, self.name
-
-        def exec_module(module):
-            load(module)
-            _tell(module, name)
-
-        spec.loader.exec_module = exec_module
-        return spec
 
 
 _owner_pid = None
@@ -183,10 +156,10 @@ def _end():
     for the user, without tearing the copy of the template down."""
     import atexit
 
-    threading = sys.modules.get("threading")
+    threading = _standard.loaded("threading")
     if threading is not None:
         threading._shutdown()
-    util = sys.modules.get("multiprocessing.util")
+    util = _standard.loaded("multiprocessing.util")
     if util is not None:
         util._exit_function()
     atexit._run_exitfuncs()

@@ -9,6 +9,7 @@ mod cli;
 mod codec;
 mod future;
 mod gather;
+mod importing;
 mod items;
 mod limits;
 mod payload;
@@ -40,11 +41,13 @@ fn forking() {
 #[pymodule(gil_used = false)]
 mod _core {
     #[pymodule_export]
-    use crate::cli::{CliStop, MapJob, Progress};
+    use crate::cli::{CliStop, MapJob, Progress, run_options};
     #[pymodule_export]
     use crate::future::Future;
     #[pymodule_export]
     use crate::gather::{SharedBarrier, SharedCondition, SharedEvent};
+    #[pymodule_export]
+    use crate::importing::Importer;
     #[pymodule_export]
     use crate::items::{SharedItems, SharedNumber};
     #[pymodule_export]

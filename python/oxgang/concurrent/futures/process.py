@@ -10,7 +10,7 @@ import os
 import threading
 import weakref
 
-from oxgang import _core, _options, _template
+from oxgang import _core, _options, _standard, _template
 from oxgang.concurrent.futures import _exit
 from oxgang.concurrent.futures._base import Executor, Future
 
@@ -23,9 +23,7 @@ def _default_context():
     """A start method that the program has chosen for all, other than the platform's own; None:
     it has not. (That the platform's own was chosen on purpose cannot be seen: the standard
     library notes it down whenever somebody asks for the default.)"""
-    import sys
-
-    context = sys.modules.get("multiprocessing.context")
+    context = _standard.loaded("multiprocessing.context")
     if context is None:
         return None
     chooser = context._default_context
@@ -44,12 +42,10 @@ _asking = threading.Lock()
 def _disown_workers():
     """In a fork of the program: `multiprocessing` shall not wait for the program's workers at the
     fork's end."""
-    import sys
-
     global _asking
     _asking = threading.Lock()
 
-    module = sys.modules.get("multiprocessing.process")
+    module = _standard.loaded("multiprocessing.process")
     for starter in list(_context_starters):
         if module is not None:
             module._children.difference_update(starter.processes.values())
