@@ -334,9 +334,8 @@ def uninstall():
         del sys.modules[name]
     for name in [name for name in sys.modules if name.startswith(_standard.ALIAS)]:
         module = sys.modules.pop(name)
-        name = name.removeprefix(_standard.ALIAS)
-        if name != "concurrent":
-            sys.modules[name] = module
+        if name != _standard.ALIAS + "concurrent":
+            sys.modules[name.removeprefix(_standard.ALIAS)] = module
     if "concurrent" in sys.modules:
         futures = sys.modules.get("concurrent.futures")
         if futures is not None:

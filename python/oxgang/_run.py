@@ -69,9 +69,8 @@ def _ignores_site(flags):
     for word in values:
         if word in ("-W", "-X", "--check-hash-based-pycs"):
             next(values, None)
-        elif word[:1] == "-" and word[1:2] not in ("-", "W", "X"):
-            if any(letter in word for letter in "EIS"):
-                return True
+        elif word[1:2] not in ("-", "W", "X") and any(letter in word for letter in "EIS"):
+            return True
     return False
 
 
