@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from benches import data, limits, locks, numbers, work
+from benches import data, limits, locks, loops, numbers, work
 from benches.contenders import WORKERS, chunk_mapper, process_pool, thread_pool
 
 LOCKS = ("standard", "control", "oxgang")
@@ -268,6 +268,26 @@ SCENARIOS = {
             "data-objects",
             data.objects,
             *(LOCKS, ("standard",), "ms", "lists of bytes and a dict, to a worker and back"),
+        ),
+        Scenario(
+            "loop-process",
+            partial(loops.in_flight, process_pool, True),
+            *(BOTH, ("standard",), "µs", "100 no-ops in flight from an event loop, in processes"),
+        ),
+        Scenario(
+            "loop-thread",
+            partial(loops.in_flight, thread_pool, True),
+            *(BOTH, ("standard",), "µs", "the same in threads"),
+        ),
+        Scenario(
+            "loop-run-in-executor",
+            partial(loops.in_flight, process_pool, False),
+            *(BOTH, ("standard",), "µs", "the same in processes, by run_in_executor"),
+        ),
+        Scenario(
+            "loop-burst",
+            loops.burst,
+            *(LOCKS, ("standard",), "µs", "3,000 futures complete at once; tasks await them"),
         ),
         Scenario(
             "cpu-primes",

@@ -14,6 +14,7 @@ mod items;
 mod limits;
 mod payload;
 mod pool;
+mod port;
 mod python;
 mod raw;
 mod sink;
@@ -54,6 +55,8 @@ mod _core {
     use crate::limits::Options;
     #[pymodule_export]
     use crate::pool::{PoolHandle, ProcessPool, Sendable};
+    #[pymodule_export]
+    use crate::port::{Awaiting, LoopPort, Terminating, Waiter};
     #[pymodule_export]
     use crate::raw::{Buffer, SharedRegion, Unlocked};
     #[pymodule_export]

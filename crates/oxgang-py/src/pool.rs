@@ -134,7 +134,7 @@ impl PoolHandle {
                 })
             });
             for completion in turn.attention {
-                if let Err(error) = future::deliver_completion(py, completion) {
+                if let Err(error) = future::telling::deliver_completion(py, completion) {
                     // what a callback may not raise (SystemExit, say) ends nobody's futures
                     error.write_unraisable(py, None);
                 }

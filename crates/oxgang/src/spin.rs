@@ -121,6 +121,20 @@ impl Spinner {
         won
     }
 
+    /// For who looks by itself, and does other things in between: until when to look again before
+    /// sleeping; `None`: sleep now. Tell [`looked`](Self::looked) how it went.
+    pub fn patience(&mut self) -> Option<Instant> {
+        if self.budget.is_zero() || self.sits_out() {
+            return None;
+        }
+        Some(Instant::now() + self.budget)
+    }
+
+    /// Whether what was waited for came in that time.
+    pub fn looked(&mut self, won: bool) {
+        self.misses = if won { 0 } else { self.misses + 1 };
+    }
+
     fn sits_out(&mut self) -> bool {
         let rarity = (1_u32 << self.misses.saturating_sub(2).min(16)).min(RAREST);
         self.skipped += 1;

@@ -139,9 +139,21 @@ pub trait Completion: std::any::Any + Send + Sync {
     /// Whether the task is still wanted, asked right before it is sent to a worker.
     fn wanted(&self) -> bool;
 
-    /// The outcome. `true`: somebody must still be told by the pool's driver (see
+    /// The outcome.
+    fn complete(self: Arc<Self>, outcome: Outcome) -> Told;
+}
+
+/// Whom a completion has told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// Nobody was to be told.
+    Nobody,
+    /// Everybody for whom the driver was to watch it
+    /// ([`Pool::watch_one_more`](crate::Pool::watch_one_more)).
+    Already,
+    /// It was watched, and somebody must still be told by the driver (see
     /// [`Turn::attention`](crate::pool::Turn)).
-    fn complete(self: Arc<Self>, outcome: Outcome) -> bool;
+    ByDriver,
 }
 
 /// Bytes of somebody else's, which stay where they are.
@@ -421,9 +433,9 @@ impl Completion for JoinHandle {
         true
     }
 
-    fn complete(self: Arc<Self>, outcome: Outcome) -> bool {
+    fn complete(self: Arc<Self>, outcome: Outcome) -> Told {
         *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
         self.done.notify_all();
-        true // whoever submitted asked the driver to watch, since nobody leads
+        Told::Already // whoever submitted asked the driver to watch, since nobody leads
     }
 }

@@ -18,7 +18,7 @@ use crate::limits::{Moment, NEVER};
 use crate::segment::Mapped;
 use crate::store::Store;
 use crate::supervisor::{Event, Incarnation, Instruction, Phase, Supervisor};
-use crate::task::{Completion, Outcome, Payload, Task, TaskId};
+use crate::task::{Completion, Outcome, Payload, Task, TaskId, Told};
 use crate::wire;
 
 /// Tasks that may be queued behind others before the queue's state is looked at again.
@@ -312,8 +312,9 @@ impl Core {
             self.late -= 1;
             self.spent_payloads.push(payload);
         }
-        if completion.clone().complete(outcome) {
-            self.watched -= 1;
+        let told = completion.clone().complete(outcome);
+        self.watched -= isize::from(told != Told::Nobody);
+        if told == Told::ByDriver {
             self.attention.push(completion);
         } else {
             self.spent.push(completion);

@@ -479,7 +479,11 @@ impl Pool {
         self.follow_up(core);
     }
 
-    fn watch_one_less(&self) {
+    /// One less: whoever asked for it looks by itself from now on.
+    pub fn watch_one_less(&self) {
+        if self.forked() {
+            return;
+        }
         let mut core = self.core();
         core.watched -= 1;
         core.turn();

@@ -3,6 +3,7 @@
 import itertools
 import threading
 import weakref
+from concurrent.futures import thread as standard
 
 from oxgang import _core, _options
 from oxgang.concurrent.futures import _exit
@@ -56,7 +57,8 @@ class _Threads:
         return thread
 
 
-class ThreadPoolExecutor(_core.ThreadPool, Executor):
+# asyncio takes only the standard class, or what derives from it, as a loop's default executor
+class ThreadPoolExecutor(_core.ThreadPool, Executor, standard.ThreadPoolExecutor):
     """Runs calls in a pool of threads; as `concurrent.futures.ThreadPoolExecutor`.
 
     Args:

@@ -25,120 +25,28 @@
 //!
 //! The lock inside is held for moments and never across a call into Python.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
+use oxgang::Pool;
 use oxgang::pool::{Waitable, Waited};
-use oxgang::{Completion, Outcome, Pool, TaskId};
-use oxgang_os::futex::{self, Woken};
 use pyo3::exceptions::{PyBaseException, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple, PyType};
-use pyo3::{PyTraverseError, PyVisit, intern};
+use pyo3::{PyTraverseError, PyVisit};
 
+use self::cell::{CANCELLED, FINISHED, NOTIFIED, PENDING, RUNNING, STATE_NAMES, is_done};
+pub use self::cell::{Cell, Source};
+use self::telling::{call_back, deliver, run_callbacks};
+use crate::port::{self, Awaiting, Item, Mailbox, Terminating};
 use crate::python::standard;
 use crate::{payload, wait};
 
+mod cell;
+pub mod telling;
+
 /// Done, cancelled, result, exception: what asyncio reads from Python 3.14 on.
 type Snapshot = (bool, bool, Option<Py<PyAny>>, Option<Py<PyAny>>);
-
-const PENDING: u32 = 0;
-const RUNNING: u32 = 1;
-const CANCELLED: u32 = 2;
-const NOTIFIED: u32 = 3;
-const FINISHED: u32 = 4;
-const STATE: u32 = 7;
-const SLEEPER: u32 = 8;
-
-const STATE_NAMES: [&str; 5] =
-    ["PENDING", "RUNNING", "CANCELLED", "CANCELLED_AND_NOTIFIED", "FINISHED"];
-
-#[derive(Default)]
-struct Inner {
-    /// From a pool, not yet decoded.
-    raw: Option<Arc<Outcome>>,
-    result: Option<Py<PyAny>>,
-    exception: Option<Py<PyAny>>,
-    callbacks: Vec<Py<PyAny>>,
-    condition: Option<Py<PyAny>>,
-    waiters: Option<Py<PyList>>,
-    /// There is a condition, and waiters have been told, or there was nothing to tell.
-    told: bool,
-    /// Itself, while a pool owes it a delivery.
-    keep: Option<Py<Future>>,
-}
-
-/// Where a pool's future comes from.
-pub struct Source {
-    pub pool: Arc<Pool>,
-    pub task: TaskId,
-    /// What it runs, for error messages: a function or class, else its name. Nothing that
-    /// holds the caller's data: that must be free when the call is done.
-    pub function: Py<PyAny>,
-}
-
-/// What a future and its pool share.
-#[derive(Default)]
-pub struct Cell {
-    word: AtomicU32,
-    inner: Mutex<Inner>,
-    source: OnceLock<Source>,
-}
-
-impl Cell {
-    fn state(&self) -> u32 {
-        self.word.load(Ordering::Acquire) & STATE
-    }
-
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Moves to a new state and wakes sleepers. Called with `inner` locked.
-    fn move_to(&self, state: u32) {
-        let before = self.word.swap(state, Ordering::AcqRel);
-        if before & SLEEPER != 0 {
-            futex::wake(&self.word, u32::MAX);
-        }
-    }
-}
-
-fn is_done(state: u32) -> bool {
-    matches!(state, CANCELLED | NOTIFIED | FINISHED)
-}
-
-impl Waitable for Cell {
-    fn done(&self) -> bool {
-        is_done(self.state())
-    }
-
-    fn park(&self, limit: Duration) -> Woken {
-        let before = self.word.fetch_or(SLEEPER, Ordering::AcqRel);
-        if is_done(before & STATE) {
-            self.word.fetch_and(!SLEEPER, Ordering::AcqRel);
-            return Woken::Maybe;
-        }
-        futex::wait(&self.word, before | SLEEPER, Some(limit))
-    }
-}
-
-impl Completion for Cell {
-    fn wanted(&self) -> bool {
-        !self.done()
-    }
-
-    fn complete(self: Arc<Self>, outcome: Outcome) -> bool {
-        let mut inner = self.inner();
-        if self.done() {
-            return false; // the user set it by hand: the first word counts
-        }
-        let cancelled = matches!(outcome, Outcome::Cancelled);
-        inner.raw = (!cancelled).then(|| Arc::new(outcome));
-        self.move_to(if cancelled { NOTIFIED } else { FINISHED });
-        inner.keep.is_some()
-    }
-}
 
 /// The state of an asynchronous call; `oxgang.concurrent.futures.Future` derives from it.
 #[pyclass(subclass, weakref, frozen, module = "oxgang._core")]
@@ -155,7 +63,7 @@ impl Future {
     }
 
     /// Cancel the call if it has not begun. ``False`` if it runs or is finished.
-    fn cancel(slf: &Bound<'_, Self>) -> PyResult<bool> {
+    pub fn cancel(slf: &Bound<'_, Self>) -> PyResult<bool> {
         let cell = slf.get().cell.clone();
         match cell.state() {
             RUNNING | FINISHED => return Ok(false),
@@ -172,9 +80,12 @@ impl Future {
             return Ok(cancelled);
         }
         {
-            let _inner = cell.inner();
+            let mut inner = cell.inner();
             match cell.state() {
-                PENDING => cell.move_to(CANCELLED),
+                PENDING => {
+                    cell.move_to(CANCELLED);
+                    inner.tell_listeners();
+                }
                 state => return Ok(state == CANCELLED || state == NOTIFIED),
             }
         }
@@ -184,7 +95,7 @@ impl Future {
 
     /// End the call, also if it runs: its worker is ended, and nothing else. ``False`` if it is
     /// finished, or was cancelled.
-    fn terminate(slf: &Bound<'_, Self>) -> PyResult<bool> {
+    pub fn terminate(slf: &Bound<'_, Self>) -> PyResult<bool> {
         let cell = slf.get().cell.clone();
         if cell.done() {
             return Ok(false);
@@ -226,7 +137,10 @@ impl Future {
 
     /// The call's result; waits for it, for `timeout` seconds at most.
     #[pyo3(signature = (timeout=None))]
-    fn result(slf: &Bound<'_, Self>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
+    pub fn result(
+        slf: &Bound<'_, Self>,
+        timeout: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
         let py = slf.py();
         Self::settle(slf, timeout)?;
         let inner = slf.get().cell.inner();
@@ -253,6 +167,9 @@ impl Future {
 
     /// Call ``fn(future)`` when it is done; at once if it is.
     fn add_done_callback(slf: &Bound<'_, Self>, r#fn: Py<PyAny>) -> PyResult<()> {
+        if port::take_over(slf, r#fn.bind(slf.py()))? {
+            return Ok(()); // asyncio's: told in its loop
+        }
         let cell = &slf.get().cell;
         {
             let mut inner = cell.inner();
@@ -263,6 +180,41 @@ impl Future {
             }
         }
         call_back(slf, &r#fn)
+    }
+
+    /// Forget a callback, as often as it was added; how often that was. (As asyncio's futures.)
+    fn remove_done_callback(&self, r#fn: &Bound<'_, PyAny>) -> PyResult<usize> {
+        let py = r#fn.py();
+        let callbacks = std::mem::take(&mut self.cell.inner().callbacks);
+        let (mut kept, mut removed) = (Vec::new(), Vec::new());
+        for callback in callbacks {
+            // may run anything, so without the lock
+            let same = callback.bind(py).eq(r#fn)?;
+            if same {
+                removed.push(callback)
+            } else {
+                kept.push(callback)
+            };
+        }
+        let mut inner = self.cell.inner();
+        kept.append(&mut inner.callbacks);
+        inner.callbacks = kept;
+        let forgotten = inner.listeners.iter_mut().filter_map(|(_, item)| item.forget(r#fn));
+        let forgotten: Vec<Item> = forgotten.collect();
+        drop(inner);
+        Ok(removed.len() + forgotten.len())
+    }
+
+    /// Waits in the running event loop; the result. If the wait is cancelled, so is the call, if
+    /// it has not begun.
+    fn __await__(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        Awaiting::begin(slf, false)
+    }
+
+    /// What can be awaited like this future; but if that wait is cancelled, the call is
+    /// terminated, also if it runs.
+    fn terminating(slf: &Bound<'_, Self>) -> Terminating {
+        Terminating::new(slf)
     }
 
     /// For executors: the call starts now. ``False`` if it was cancelled.
@@ -339,6 +291,9 @@ impl Future {
         let state = state.ok_or_else(|| PyValueError::new_err(format!("no such state: {name}")))?;
         let mut inner = self.cell.inner();
         self.cell.move_to(state as u32);
+        if is_done(state as u32) {
+            inner.tell_listeners();
+        }
         inner.told = matches!(state as u32, FINISHED | NOTIFIED);
         Ok(())
     }
@@ -436,6 +391,12 @@ impl Future {
             for callback in &inner.callbacks {
                 visit.call(callback)?;
             }
+            // those of a pool's are the pool's
+            if self.cell.source.get().is_none() {
+                for (_, item) in &inner.listeners {
+                    item.traverse(&visit)?;
+                }
+            }
         }
         Ok(())
     }
@@ -448,6 +409,7 @@ impl Future {
             inner.condition.take(),
             inner.waiters.take(),
             std::mem::take(&mut inner.callbacks),
+            std::mem::take(&mut inner.listeners),
         );
         drop(inner);
         drop(garbage);
@@ -485,14 +447,34 @@ impl Future {
                 drop(inner);
                 return deliver(slf); // it became done meanwhile, and nobody was to be told
             }
-            if inner.keep.is_some() {
+            inner.keep.get_or_insert_with(|| slf.clone().unbind());
+            if std::mem::replace(&mut inner.watched, true) {
                 return Ok(());
             }
-            inner.keep = Some(slf.clone().unbind());
         }
         let pool = &source.pool;
         slf.py().detach(|| pool.watch_one_more());
         Ok(())
+    }
+
+    /// An event loop is to be told when it is done; gives the item back if it is already. Who
+    /// listens must look after the pool, or have its driver do so.
+    pub fn listen(slf: &Bound<'_, Self>, mailbox: &Arc<Mailbox>, item: Item) -> Option<Item> {
+        let cell = &slf.get().cell;
+        slf.get().look();
+        {
+            let mut inner = cell.inner();
+            if cell.done() {
+                return Some(item);
+            }
+            inner.listeners.push((mailbox.clone(), item));
+        }
+        None
+    }
+
+    /// The pool that completes it.
+    pub fn pool(&self) -> Option<&Arc<Pool>> {
+        self.cell.source.get().map(|source| &source.pool)
     }
 
     /// Waits until it is done, raises if it was cancelled, and decodes.
@@ -570,6 +552,7 @@ impl Future {
             inner.result = result;
             inner.exception = exception;
             cell.move_to(FINISHED);
+            inner.tell_listeners();
             if inner.callbacks.is_empty() && inner.condition.is_none() {
                 return Ok(());
             }
@@ -595,83 +578,6 @@ fn instance(py: Python<'_>, exception: Py<PyAny>) -> PyResult<Py<PyAny>> {
         Ok(class) if class.is_subclass_of::<PyBaseException>()? => Ok(class.call0()?.unbind()),
         // the standard class takes anything here
         _ => Ok(exception),
-    }
-}
-
-/// Tells everybody in Python who wants to know. Each is told once, whoever comes first.
-pub fn deliver(slf: &Bound<'_, Future>) -> PyResult<()> {
-    let py = slf.py();
-    let cell = &slf.get().cell;
-    let (condition, keep) = {
-        let mut inner = cell.inner();
-        (inner.condition.as_ref().map(|one| one.clone_ref(py)), inner.keep.take())
-    };
-    if let Some(condition) = condition {
-        let condition = condition.bind(py);
-        condition.call_method0(intern!(py, "acquire"))?;
-        let first = {
-            let mut inner = cell.inner();
-            // one that is cancelled and not notified is not done for them
-            let done = matches!(cell.state(), FINISHED | NOTIFIED);
-            done && !std::mem::replace(&mut inner.told, true)
-        };
-        let told = if first { tell_waiters(slf) } else { Ok(()) };
-        condition.call_method0(intern!(py, "notify_all"))?;
-        condition.call_method0(intern!(py, "release"))?;
-        told?;
-    }
-    drop(keep);
-    run_callbacks(slf)
-}
-
-fn tell_waiters(slf: &Bound<'_, Future>) -> PyResult<()> {
-    let py = slf.py();
-    let cell = &slf.get().cell;
-    let waiters = cell.inner().waiters.as_ref().map(|list| list.clone_ref(py));
-    let (Some(waiters), state) = (waiters, cell.state()) else { return Ok(()) };
-    let method = match state {
-        FINISHED => {
-            Future::decode(slf)?;
-            if cell.inner().exception.is_some() { "add_exception" } else { "add_result" }
-        }
-        NOTIFIED => "add_cancelled",
-        _ => return Ok(()), // cancelled, but its executor has not said so yet
-    };
-    let list = waiters.bind(py);
-    let all: Vec<_> = list.iter().collect();
-    for waiter in all {
-        waiter.call_method1(method, (slf,))?;
-    }
-    Ok(())
-}
-
-fn run_callbacks(slf: &Bound<'_, Future>) -> PyResult<()> {
-    let callbacks = std::mem::take(&mut slf.get().cell.inner().callbacks);
-    for callback in callbacks {
-        call_back(slf, &callback)?;
-    }
-    Ok(())
-}
-
-fn call_back(slf: &Bound<'_, Future>, callback: &Py<PyAny>) -> PyResult<()> {
-    let py = slf.py();
-    match callback.call1(py, (slf,)) {
-        Err(error) if error.is_instance_of::<pyo3::exceptions::PyException>(py) => {
-            standard(py)?.log_callback_failure(slf.as_any(), error)
-        }
-        Err(error) => Err(error),
-        Ok(_) => Ok(()),
-    }
-}
-
-/// Called by the driver for a completion that asked for it.
-pub fn deliver_completion(py: Python<'_>, completion: Arc<dyn Completion>) -> PyResult<()> {
-    let any: Arc<dyn std::any::Any + Send + Sync> = completion;
-    let Ok(cell) = any.downcast::<Cell>() else { return Ok(()) };
-    let keep = cell.inner().keep.take();
-    match keep {
-        Some(future) => deliver(future.bind(py)),
-        None => Ok(()), // somebody else was faster
     }
 }
 

@@ -1,0 +1,68 @@
+"""Calls from an event loop."""
+
+import asyncio
+import concurrent.futures
+import threading
+import time
+
+from benches import work
+from benches.contenders import futures_of
+
+_IN_FLIGHT = 100
+_BURST = 3000
+
+
+async def _flight(pool, count, ours):
+    loop = asyncio.get_running_loop()
+
+    async def some(numbers):
+        for number in numbers:
+            if ours:
+                answer = await pool.submit(work.nothing, number)
+            else:
+                answer = await loop.run_in_executor(pool, work.nothing, number)
+            if answer != number:
+                raise AssertionError("wrong results: the figure would be worthless")
+
+    began = time.perf_counter()
+    await asyncio.gather(*[some(range(start, count, _IN_FLIGHT)) for start in range(_IN_FLIGHT)])
+    return (time.perf_counter() - began) / count
+
+
+def in_flight(open_pool, ours, contender, scale):
+    """`ours`: oxgang's futures are awaited; else `run_in_executor` for both."""
+    count = max(_IN_FLIGHT, int(20_000 * scale))
+    with open_pool(contender) as pool:
+        asyncio.run(_flight(pool, 2 * _IN_FLIGHT, ours and contender.is_oxgang))
+        return {"call": asyncio.run(_flight(pool, count, ours and contender.is_oxgang))}
+
+
+async def _burst(futures, wrap):
+    async def awaiting(future):
+        await wrap(future)
+
+    tasks = [asyncio.ensure_future(awaiting(future)) for future in futures]
+    await asyncio.sleep(0.01)
+    began = []
+
+    def complete():
+        began.append(time.perf_counter())
+        for future in futures:
+            future.set_result(None)
+
+    thread = threading.Thread(target=complete)
+    thread.start()
+    await asyncio.gather(*tasks)
+    seconds = time.perf_counter() - began[0]
+    thread.join()
+    return seconds / len(futures)
+
+
+def burst(contender, scale):
+    """A thread completes futures that tasks await: until all have gone on."""
+    count = max(100, int(_BURST * scale))
+    if contender.is_oxgang:
+        make, wrap = futures_of(contender).Future, lambda future: future
+    else:
+        make, wrap = concurrent.futures.Future, asyncio.wrap_future
+    return {"completion": asyncio.run(_burst([make() for _ in range(count)], wrap))}

@@ -1,0 +1,770 @@
+//! The crossing between futures and event loops.
+//!
+//! A loop has one *port*: a mailbox and an eventfd. Whoever completes a future (a pool's driver, a
+//! thread, without the interpreter) puts into the mailbox what is to be told, and rings if it was
+//! empty; the loop, woken once for any number of them, empties it and tells. That is the whole
+//! crossing: no lock of Python's, no `call_soon_threadsafe` for each.
+//!
+//! A loop that is busy need not be woken: while answers keep coming it looks for them by itself, once in
+//! each of its rounds, and takes them in from the pool without its driver. Only before it would sleep
+//! for longer does it ask to be rung for.
+//!
+//! | mode | left when | to |
+//! |---|---|---|
+//! | idle: nothing is outstanding | a future is awaited | looking |
+//! | looking: in each round | the last one is told | idle |
+//! | | nothing has come for the spin budget | rung: the pools' drivers watch, the loop has the eventfd |
+//! | rung | the eventfd is readable | looking |
+//!
+//! An idle loop has nothing of ours and closes as it pleases.
+//!
+//! # What can be told
+//!
+//! | item | who waits | what is done in the loop |
+//! |---|---|---|
+//! | `Waiter` | a task that awaits a future | the task goes on, in its own context |
+//! | `Chain` | `asyncio.wrap_future`, so `run_in_executor` | its asyncio future is set |
+//! | `Call` | other callbacks of asyncio's (`asyncio.wait`) | they are called |
+//!
+//! # A waiter
+//!
+//! | state | left by | to | |
+//! |---|---|---|---|
+//! | pending | the mailbox is emptied | done | its callbacks are called at once |
+//! | | `cancel` (by the task that awaits) | cancelled | its callbacks are called soon; the call is cancelled, or terminated |
+//! | done, cancelled | – | | what comes later is ignored |
+//!
+//! Everything of a waiter and a port but `Mailbox::push` happens in the loop's thread.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use oxgang::Pool;
+use oxgang::spin::{self, Spinner};
+use oxgang_os::event::WakeUp;
+use pyo3::exceptions::{PyException, PyOSError, PyRuntimeError, PyStopIteration};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyFunction, PyTuple};
+use pyo3::{PyTraverseError, PyVisit, intern};
+
+use crate::future::Future;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+// -- the mailbox ---------------------------------------------------------------------------
+
+/// What is to be told in a loop.
+pub enum Item {
+    Waiter(Py<Waiter>),
+    Chain {
+        source: Py<Future>,
+        destination: Py<PyAny>,
+        set_state: Py<PyAny>,
+    },
+    Call {
+        source: Py<Future>,
+        callback: Py<PyAny>,
+    },
+    /// Was taken back.
+    Nothing,
+}
+
+impl Item {
+    /// Takes a callback back: the item that it was.
+    pub fn forget(&mut self, callback: &Bound<'_, PyAny>) -> Option<Item> {
+        match self {
+            Self::Call { callback: own, .. } if own.is(callback) => {
+                Some(std::mem::replace(self, Self::Nothing))
+            }
+            _ => None,
+        }
+    }
+
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self {
+            Self::Waiter(waiter) => visit.call(waiter),
+            Self::Chain { source, destination, set_state } => {
+                visit.call(source)?;
+                visit.call(destination)?;
+                visit.call(set_state)
+            }
+            Self::Call { source, callback } => {
+                visit.call(source)?;
+                visit.call(callback)
+            }
+            Self::Nothing => Ok(()),
+        }
+    }
+
+    fn tell(&self, py: Python<'_>) -> PyResult<()> {
+        match self {
+            Self::Waiter(waiter) => waiter.get().fire(waiter.bind(py)),
+            Self::Chain { source, destination, set_state } => {
+                let destination = destination.bind(py);
+                if destination.call_method0(intern!(py, "done"))?.is_truthy()? {
+                    return Ok(()); // cancelled meanwhile
+                }
+                if let Ok(result) = Future::result(source.bind(py), None) {
+                    destination.call_method1(intern!(py, "set_result"), (result,))?;
+                } else {
+                    // errors are translated as asyncio does it
+                    set_state.call1(py, (destination, source))?;
+                }
+                Ok(())
+            }
+            Self::Call { source, callback } => callback.call1(py, (source,)).map(|_| ()),
+            Self::Nothing => Ok(()),
+        }
+    }
+}
+
+/// Where items wait for their loop.
+pub struct Mailbox {
+    content: Mutex<Content>,
+    bell: WakeUp,
+}
+
+#[derive(Default)]
+struct Content {
+    items: Vec<Item>,
+    /// The loop looks by itself: no need to ring.
+    attended: bool,
+}
+
+impl Mailbox {
+    /// From any thread, with or without the interpreter.
+    pub fn push(&self, item: Item) {
+        let mut content = lock(&self.content);
+        content.items.push(item);
+        let wanted = content.items.len() == 1 && !content.attended;
+        drop(content);
+        if wanted {
+            self.bell.ring();
+        }
+    }
+
+    fn take(&self) -> Vec<Item> {
+        std::mem::take(&mut lock(&self.content).items)
+    }
+
+    /// The loop looks by itself from now on.
+    fn attend(&self) {
+        lock(&self.content).attended = true;
+    }
+
+    /// The loop is to be rung for from now on; `false`: there is something already.
+    fn leave(&self) -> bool {
+        let mut content = lock(&self.content);
+        content.attended = !content.items.is_empty();
+        !content.attended
+    }
+}
+
+// -- the port ------------------------------------------------------------------------------
+
+/// How a port learns what there is to tell.
+enum Mode {
+    /// Nothing is outstanding.
+    Idle,
+    /// The loop looks in each of its rounds; until when, if nothing comes.
+    Looking(Option<Instant>),
+    /// The loop is rung for, and the pools' drivers see to it.
+    Rung,
+}
+
+struct Watching {
+    mode: Mode,
+    /// Those whose futures are outstanding.
+    pools: Vec<Arc<Pool>>,
+    spinner: Spinner,
+    has_reader: bool,
+}
+
+/// A loop's port; see `oxgang._loops`.
+#[pyclass(frozen, weakref, module = "oxgang._core")]
+pub struct LoopPort {
+    mailbox: Arc<Mailbox>,
+    /// A weak reference to the loop; `None`: its user waits for `fileno` by itself.
+    owner: Option<Py<PyAny>>,
+    outstanding: AtomicUsize,
+    watching: Mutex<Watching>,
+}
+
+#[pymethods]
+impl LoopPort {
+    #[new]
+    fn new(owner: Option<Py<PyAny>>) -> PyResult<Self> {
+        let bell = WakeUp::new().map_err(PyOSError::new_err)?;
+        let watching = Watching {
+            mode: Mode::Idle,
+            pools: Vec::new(),
+            spinner: Spinner::new(spin::budget_of_process()),
+            has_reader: false,
+        };
+        Ok(Self {
+            mailbox: Arc::new(Mailbox { content: Mutex::default(), bell }),
+            owner,
+            outstanding: AtomicUsize::new(0),
+            watching: Mutex::new(watching),
+        })
+    }
+
+    /// Readable when there is something to tell, if nobody looks.
+    fn fileno(&self) -> i32 {
+        self.mailbox.bell.as_fd().as_raw_fd()
+    }
+
+    /// Makes `fileno` readable when the future is done.
+    fn expect(slf: &Bound<'_, Self>, future: &Bound<'_, Future>) -> PyResult<()> {
+        Self::listen(slf, future, Item::Nothing)
+    }
+
+    /// Tells what there is to tell, when `fileno` is readable.
+    fn drain(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let this = slf.get();
+        this.mailbox.bell.clear();
+        if this.owner.is_none() {
+            return this.tell_all(slf.py()).map(|_| ());
+        }
+        let pools = {
+            let mut watching = lock(&this.watching);
+            if !matches!(watching.mode, Mode::Rung) {
+                return Ok(()); // a late ring
+            }
+            watching.mode = Mode::Looking(None);
+            watching.pools.clone()
+        };
+        this.mailbox.attend();
+        slf.py().detach(|| pools.iter().for_each(|pool| pool.watch_one_less()));
+        Self::look(slf)
+    }
+
+    /// Tells what there is to tell, and sees to it that it is called again. The loop calls it once
+    /// in each of its rounds while that pays.
+    fn look(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        let pools = lock(&this.watching).pools.clone();
+        pools.iter().for_each(|pool| pool.poke());
+        let told = match this.tell_all(py) {
+            Ok(told) => told,
+            Err(error) => {
+                // SystemExit or Ctrl-C ends this round, not what is yet to be told
+                Self::look_soon(slf)?;
+                return Err(error);
+            }
+        };
+        if this.outstanding.load(Ordering::Relaxed) == 0 {
+            return this.rest(py);
+        }
+        let again = {
+            let mut watching = lock(&this.watching);
+            let Watching { mode: Mode::Looking(until), spinner, .. } = &mut *watching else {
+                return Ok(());
+            };
+            if told > 0 {
+                spinner.looked(true);
+            }
+            if told > 0 || until.is_none() {
+                *until = spinner.patience();
+            } else if until.is_some_and(|until| Instant::now() >= until) {
+                spinner.looked(false);
+                *until = None;
+            }
+            until.is_some()
+        };
+        if again || !this.mailbox.leave() { Self::look_soon(slf) } else { Self::sleep(slf, pools) }
+    }
+}
+
+impl LoopPort {
+    fn get_loop<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let Some(owner) = &self.owner else { return Ok(None) };
+        Ok(Some(owner.bind(py).call0()?).filter(|owner| !owner.is_none()))
+    }
+
+    fn look_soon(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        if let Some(owner) = slf.get().get_loop(py)? {
+            let look = slf.getattr(intern!(py, "look"))?;
+            owner.call_method1(intern!(py, "call_soon"), (look,))?;
+        }
+        Ok(())
+    }
+
+    /// The loop may sleep: it will be rung for.
+    fn sleep(slf: &Bound<'_, Self>, pools: Vec<Arc<Pool>>) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        let has_reader = {
+            let mut watching = lock(&this.watching);
+            watching.mode = Mode::Rung;
+            std::mem::replace(&mut watching.has_reader, true)
+        };
+        if !has_reader && let Some(owner) = this.get_loop(py)? {
+            let drain = slf.getattr(intern!(py, "drain"))?;
+            owner.call_method1(intern!(py, "add_reader"), (this.fileno(), drain))?;
+        }
+        py.detach(|| pools.iter().for_each(|pool| pool.watch_one_more()));
+        Ok(())
+    }
+
+    /// Nothing is outstanding: the loop has nothing of ours any more.
+    fn rest(&self, py: Python<'_>) -> PyResult<()> {
+        let (pools, has_reader) = {
+            let mut watching = lock(&self.watching);
+            watching.mode = Mode::Idle;
+            (std::mem::take(&mut watching.pools), std::mem::take(&mut watching.has_reader))
+        };
+        drop(pools);
+        if has_reader && let Some(owner) = self.get_loop(py)? {
+            owner.call_method1(intern!(py, "remove_reader"), (self.fileno(),))?;
+        }
+        Ok(())
+    }
+
+    /// How many were told.
+    fn tell_all(&self, py: Python<'_>) -> PyResult<usize> {
+        let items = self.mailbox.take();
+        let count = items.len();
+        self.outstanding.fetch_sub(count, Ordering::Relaxed);
+        let mut items = items.into_iter();
+        while let Some(item) = items.next() {
+            let Err(error) = item.tell(py) else { continue };
+            if error.is_instance_of::<PyException>(py) {
+                self.report(py, error)?;
+                continue;
+            }
+            let rest: Vec<Item> = items.collect();
+            self.outstanding.fetch_add(rest.len(), Ordering::Relaxed);
+            lock(&self.mailbox.content).items.splice(0..0, rest);
+            return Err(error);
+        }
+        Ok(count)
+    }
+
+    fn report(&self, py: Python<'_>, error: PyErr) -> PyResult<()> {
+        let Some(owner) = self.get_loop(py)? else { return Err(error) };
+        let context = PyDict::new(py);
+        context.set_item("message", "Exception in callback of an oxgang future")?;
+        context.set_item("exception", error.into_value(py))?;
+        owner.call_method1(intern!(py, "call_exception_handler"), (context,))?;
+        Ok(())
+    }
+
+    /// The item will be told in this port's loop when the future is done.
+    fn listen(slf: &Bound<'_, Self>, future: &Bound<'_, Future>, item: Item) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        this.outstanding.fetch_add(1, Ordering::Relaxed);
+        let (begin, watched) = {
+            let mut watching = lock(&this.watching);
+            let pool = future.get().pool();
+            let new = pool.filter(|pool| !watching.pools.iter().any(|one| Arc::ptr_eq(one, pool)));
+            watching.pools.extend(new.cloned());
+            let rung = matches!(watching.mode, Mode::Rung) || this.owner.is_none();
+            let begin = !rung && matches!(watching.mode, Mode::Idle);
+            if begin {
+                watching.mode = Mode::Looking(None);
+            }
+            (begin, new.filter(|_| rung))
+        };
+        if begin {
+            this.mailbox.attend();
+            Self::look_soon(slf)?;
+        }
+        if let Some(item) = Future::listen(future, &this.mailbox, item) {
+            this.mailbox.push(item);
+        }
+        if let Some(pool) = watched {
+            py.detach(|| pool.watch_one_more());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for LoopPort {
+    fn drop(&mut self) {
+        let watching = self.watching.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if matches!(watching.mode, Mode::Rung) || self.owner.is_none() {
+            watching.pools.iter().for_each(|pool| pool.watch_one_less());
+        }
+    }
+}
+
+/// What `oxgang._loops` and asyncio have for this.
+struct Loops {
+    running: Py<PyAny>,
+    port_of: Py<PyAny>,
+    cancelled: Py<PyAny>,
+    invalid: Py<PyAny>,
+}
+
+fn loops(py: Python<'_>) -> PyResult<&Loops> {
+    static LOOPS: PyOnceLock<Loops> = PyOnceLock::new();
+    LOOPS.get_or_try_init(py, || {
+        let (asyncio, ours) = (py.import("asyncio")?, py.import("oxgang._loops")?);
+        Ok(Loops {
+            running: asyncio.getattr("_get_running_loop")?.unbind(),
+            port_of: ours.getattr("port_of")?.unbind(),
+            cancelled: asyncio.getattr("CancelledError")?.unbind(),
+            invalid: asyncio.getattr("InvalidStateError")?.unbind(),
+        })
+    })
+}
+
+/// The asyncio loop that runs in this thread. Nothing is imported for that.
+fn running(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
+    static MODULES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let modules =
+        MODULES.get_or_try_init(py, || py.import("sys")?.getattr("modules").map(Bound::unbind))?;
+    if !modules.bind(py).contains(intern!(py, "asyncio"))? {
+        return Ok(None);
+    }
+    let running = loops(py)?.running.bind(py).call0()?;
+    Ok(Some(running).filter(|running| !running.is_none()))
+}
+
+fn port_of<'py>(running: &Bound<'py, PyAny>) -> PyResult<Bound<'py, LoopPort>> {
+    let port = loops(running.py())?.port_of.bind(running.py()).call1((running,))?;
+    Ok(port.cast_into::<LoopPort>()?)
+}
+
+// -- awaiting ------------------------------------------------------------------------------
+
+/// The iterator of an `await`.
+#[pyclass(frozen, module = "oxgang._core")]
+pub struct Awaiting {
+    future: Py<Future>,
+    port: Py<LoopPort>,
+    terminate: bool,
+    waiter: PyOnceLock<Py<Waiter>>,
+}
+
+impl Awaiting {
+    /// What `__await__` gives.
+    pub fn begin(future: &Bound<'_, Future>, terminate: bool) -> PyResult<Py<PyAny>> {
+        let py = future.py();
+        let Some(running) = running(py)? else {
+            let elsewhere = py.import("oxgang._loops")?.getattr("elsewhere")?;
+            return Ok(elsewhere.call1((future, terminate))?.unbind());
+        };
+        let awaiting = Self {
+            future: future.clone().unbind(),
+            port: port_of(&running)?.unbind(),
+            terminate,
+            waiter: PyOnceLock::new(),
+        };
+        Ok(Py::new(py, awaiting)?.into_any())
+    }
+}
+
+#[pymethods]
+impl Awaiting {
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, Waiter>> {
+        let future = self.future.bind(py);
+        if let Some(waiter) = self.waiter.get(py) {
+            waiter.get().raise_if_cancelled(py)?;
+        }
+        if future.get().is_done() {
+            let result = Future::result(future, None).map_err(|error| translated(py, error))?;
+            return Err(PyStopIteration::new_err((result,)));
+        }
+        if self.waiter.get(py).is_some() {
+            let text = "an oxgang future was resumed before it was done; await it in one task";
+            return Err(PyRuntimeError::new_err(text));
+        }
+        let waiter = Waiter {
+            port: self.port.clone_ref(py),
+            source: self.future.clone_ref(py),
+            terminate: self.terminate,
+            blocking: AtomicBool::new(true),
+            state: Mutex::default(),
+        };
+        let waiter = Bound::new(py, waiter)?;
+        LoopPort::listen(self.port.bind(py), future, Item::Waiter(waiter.clone().unbind()))?;
+        let _first = self.waiter.set(py, waiter.clone().unbind());
+        Ok(waiter)
+    }
+}
+
+/// A call that was cancelled cancels who awaits it, as asyncio knows that.
+fn translated(py: Python<'_>, error: PyErr) -> PyErr {
+    let Ok(standard) = crate::python::standard(py) else { return error };
+    if error.is_instance(py, standard.cancelled_error(py).get_type(py).as_any())
+        && let Ok(loops) = loops(py)
+        && let Ok(cancelled) = loops.cancelled.bind(py).call0()
+    {
+        return PyErr::from_value(cancelled);
+    }
+    error
+}
+
+/// A future to await that is terminated if the wait is cancelled.
+#[pyclass(frozen, module = "oxgang._core")]
+pub struct Terminating {
+    future: Py<Future>,
+}
+
+impl Terminating {
+    pub fn new(future: &Bound<'_, Future>) -> Self {
+        Self { future: future.clone().unbind() }
+    }
+}
+
+#[pymethods]
+impl Terminating {
+    fn __await__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        Awaiting::begin(self.future.bind(py), true)
+    }
+}
+
+#[derive(Default)]
+enum Waits {
+    #[default]
+    Pending,
+    Done,
+    /// With the message that was given.
+    Cancelled(Option<Py<PyAny>>),
+}
+
+#[derive(Default)]
+struct WaiterState {
+    waits: Waits,
+    /// Callbacks and their contexts.
+    callbacks: Vec<(Py<PyAny>, Option<Py<PyAny>>)>,
+}
+
+/// What a task waits for, as asyncio wants it: a future of the task's own loop.
+#[pyclass(frozen, weakref, module = "oxgang._core")]
+pub struct Waiter {
+    port: Py<LoopPort>,
+    source: Py<Future>,
+    terminate: bool,
+    blocking: AtomicBool,
+    state: Mutex<WaiterState>,
+}
+
+#[pymethods]
+impl Waiter {
+    #[getter(_asyncio_future_blocking)]
+    fn get_blocking(&self) -> bool {
+        self.blocking.load(Ordering::Relaxed)
+    }
+
+    #[setter(_asyncio_future_blocking)]
+    fn set_blocking(&self, blocking: bool) {
+        self.blocking.store(blocking, Ordering::Relaxed);
+    }
+
+    fn get_loop(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        Ok(self.port.get().get_loop(py)?.map(Bound::unbind))
+    }
+
+    fn done(&self) -> bool {
+        !matches!(lock(&self.state).waits, Waits::Pending)
+    }
+
+    fn cancelled(&self) -> bool {
+        matches!(lock(&self.state).waits, Waits::Cancelled(_))
+    }
+
+    /// Nothing: who awaits asks the future itself.
+    fn result(&self, py: Python<'_>) -> PyResult<()> {
+        self.raise_if_cancelled(py)?;
+        if !self.done() {
+            let error = loops(py)?.invalid.bind(py).call1(("Result is not set.",))?;
+            return Err(PyErr::from_value(error));
+        }
+        Ok(())
+    }
+
+    fn exception(&self, py: Python<'_>) -> PyResult<()> {
+        self.result(py)
+    }
+
+    #[pyo3(signature = (r#fn, /, *, context=None))]
+    fn add_done_callback(
+        slf: &Bound<'_, Self>,
+        r#fn: Py<PyAny>,
+        context: Option<Py<PyAny>>,
+    ) -> PyResult<()> {
+        let mut state = lock(&slf.get().state);
+        if matches!(state.waits, Waits::Pending) {
+            state.callbacks.push((r#fn, context));
+            return Ok(());
+        }
+        drop(state);
+        slf.get().call_soon(slf, &r#fn, context.as_ref())
+    }
+
+    fn remove_done_callback(&self, r#fn: &Bound<'_, PyAny>) -> PyResult<usize> {
+        let py = r#fn.py();
+        let callbacks = std::mem::take(&mut lock(&self.state).callbacks);
+        let before = callbacks.len();
+        let mut kept = Vec::new();
+        for (callback, context) in callbacks {
+            if !callback.bind(py).eq(r#fn)? {
+                kept.push((callback, context));
+            }
+        }
+        let removed = before - kept.len();
+        lock(&self.state).callbacks.append(&mut kept);
+        Ok(removed)
+    }
+
+    /// Whoever awaits is cancelled; and so is the call, as far as it can be.
+    #[pyo3(signature = (msg=None))]
+    fn cancel(slf: &Bound<'_, Self>, msg: Option<Py<PyAny>>) -> PyResult<bool> {
+        let (py, this) = (slf.py(), slf.get());
+        let callbacks = {
+            let mut state = lock(&this.state);
+            if !matches!(state.waits, Waits::Pending) {
+                return Ok(false);
+            }
+            state.waits = Waits::Cancelled(msg);
+            std::mem::take(&mut state.callbacks)
+        };
+        let source = this.source.bind(py);
+        // a call in a thread cannot be terminated; it is cancelled if it has not begun
+        if !this.terminate || Future::terminate(source).is_err() {
+            Future::cancel(source)?;
+        }
+        for (callback, context) in callbacks {
+            this.call_soon(slf, &callback, context.as_ref())?;
+        }
+        Ok(true)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.port)?;
+        visit.call(&self.source)?;
+        if let Ok(state) = self.state.try_lock() {
+            for (callback, context) in &state.callbacks {
+                visit.call(callback)?;
+                visit.call(context)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        let callbacks = std::mem::take(&mut lock(&self.state).callbacks);
+        drop(callbacks);
+    }
+}
+
+impl Waiter {
+    fn raise_if_cancelled(&self, py: Python<'_>) -> PyResult<()> {
+        let message = match &lock(&self.state).waits {
+            Waits::Cancelled(message) => message.as_ref().map(|message| message.clone_ref(py)),
+            _ => return Ok(()),
+        };
+        let cancelled = loops(py)?.cancelled.bind(py);
+        let error = match message {
+            Some(message) if !message.is_none(py) => cancelled.call1((message,))?,
+            _ => cancelled.call0()?,
+        };
+        Err(PyErr::from_value(error))
+    }
+
+    fn call_soon(
+        &self,
+        slf: &Bound<'_, Self>,
+        callback: &Py<PyAny>,
+        context: Option<&Py<PyAny>>,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        let Some(owner) = self.port.get().get_loop(py)? else { return Ok(()) };
+        let options = PyDict::new(py);
+        options.set_item(intern!(py, "context"), context)?;
+        owner.call_method(intern!(py, "call_soon"), (callback, slf), Some(&options))?;
+        Ok(())
+    }
+
+    /// The future is done: whoever awaits goes on, now.
+    fn fire(&self, slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let callbacks = {
+            let mut state = lock(&self.state);
+            if !matches!(state.waits, Waits::Pending) {
+                return Ok(());
+            }
+            state.waits = Waits::Done;
+            std::mem::take(&mut state.callbacks)
+        };
+        for (callback, context) in callbacks {
+            match context {
+                Some(context) => {
+                    context.call_method1(py, intern!(py, "run"), (callback, slf))?;
+                }
+                None => {
+                    callback.call1(py, (slf,))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+// -- asyncio's own callbacks -----------------------------------------------------------------
+
+/// Takes a callback of asyncio's over, to be told in the loop that runs here. `false`: it is an
+/// ordinary one.
+pub fn take_over(future: &Bound<'_, Future>, callback: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = future.py();
+    let Ok(function) = callback.cast_exact::<PyFunction>() else { return Ok(false) };
+    let module = function.getattr(intern!(py, "__module__"))?;
+    let chain = module.eq(intern!(py, "asyncio.futures"))?;
+    if !chain && !module.eq(intern!(py, "asyncio.tasks"))? {
+        return Ok(false);
+    }
+    let Some(running) = running(py)? else { return Ok(false) };
+    let source = future.clone().unbind();
+    let item = if chain {
+        let Some((destination, set_state)) = chained(function, &running)? else {
+            return Ok(false);
+        };
+        Item::Chain { source, destination, set_state }
+    } else {
+        Item::Call { source, callback: callback.clone().unbind() }
+    };
+    LoopPort::listen(&port_of(&running)?, future, item)?;
+    Ok(true)
+}
+
+/// What `asyncio.futures._chain_future` has put into its callback: the future of the running loop
+/// that is to be set, and how. `None`: it is another function, or another loop's.
+fn chained(
+    function: &Bound<'_, PyFunction>,
+    running: &Bound<'_, PyAny>,
+) -> PyResult<Option<(Py<PyAny>, Py<PyAny>)>> {
+    let py = function.py();
+    let name = function.getattr(intern!(py, "__qualname__"))?;
+    if !name.eq(intern!(py, "_chain_future.<locals>._call_set_state"))? {
+        return Ok(None);
+    }
+    let code = function.getattr(intern!(py, "__code__"))?;
+    let names = code.getattr(intern!(py, "co_freevars"))?.cast_into::<PyTuple>()?;
+    let cells = function.getattr(intern!(py, "__closure__"))?.cast_into::<PyTuple>()?;
+    let of = |wanted: &str| -> PyResult<Option<Bound<'_, PyAny>>> {
+        for (name, cell) in names.iter().zip(cells.iter()) {
+            if name.eq(wanted)? {
+                return cell.getattr(intern!(py, "cell_contents")).map(Some);
+            }
+        }
+        Ok(None)
+    };
+    let (Some(set_state), Some(destination), Some(owner)) =
+        (of("_set_state")?, of("destination")?, of("dest_loop")?)
+    else {
+        return Ok(None); // a newer asyncio: the ordinary way
+    };
+    Ok(owner.is(running).then(|| (destination.unbind(), set_state.unbind())))
+}

@@ -1,0 +1,57 @@
+"""Event loops, and how futures reach them; the crossing itself is `oxgang._core.LoopPort`."""
+
+import os
+import sys
+import weakref
+
+from oxgang import _core
+
+_ports = weakref.WeakKeyDictionary()
+
+
+def port_of(loop):
+    """The port of a loop that runs in this thread; one per loop."""
+    port = _ports.get(loop)
+    if port is None:
+        port = _ports[loop] = _core.LoopPort(weakref.ref(loop))
+    return port
+
+
+# a child of a fork shares the parent's eventfds; what it makes of the loop, it makes with its own
+os.register_at_fork(after_in_child=_ports.clear)
+
+
+def elsewhere(future, terminate):
+    """What awaits a future where no loop of asyncio runs.
+
+    Raises:
+        RuntimeError: nor any other that is known.
+    """
+    trio = sys.modules.get("trio")
+    if trio is None or not trio.lowlevel.in_trio_run():
+        raise RuntimeError(
+            "an oxgang future can be awaited under a running asyncio loop (uvloop and others of "
+            "its kind too) or under trio; call its result() to wait without"
+        )
+    return _under_trio(trio, future, terminate).__await__()
+
+
+async def _under_trio(trio, future, terminate):
+    port = _core.LoopPort(None)
+    port.expect(future)
+    try:
+        while not future.done():
+            await trio.lowlevel.wait_readable(port.fileno())
+            port.drain()
+    except BaseException:
+        if not (terminate and _terminated(future)):
+            future.cancel()
+        raise
+    return future.result()
+
+
+def _terminated(future):
+    try:
+        return future.terminate()
+    except RuntimeError:
+        return False  # it runs in a thread
