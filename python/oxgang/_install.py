@@ -76,7 +76,9 @@ def _install(wanted):
         _standard._settled.append(_settle)
     _stand_in(families)
     _standard.watch()
-    if "concurrent" in sys.modules and _standard.ALIAS + "concurrent" not in sys.modules:
+    if LAST not in sys.meta_path:
+        sys.meta_path.append(LAST)
+    if "concurrent.futures" in families and _standard.ALIAS + "concurrent" not in sys.modules:
         _second_concurrent()
     for name in known:
         sys.modules[_standard.ALIAS + name] = sys.modules.pop(name)
@@ -101,10 +103,18 @@ def _stand_in(families):
 
 def _second_concurrent():
     """The package `concurrent` is nobody's, but its attribute `futures` is."""
-    real = sys.modules["concurrent"]
+    real = import_module("concurrent")
     twin = type(sys)("concurrent", real.__doc__)
     vars(twin).update(vars(real))
     sys.modules[_standard.ALIAS + "concurrent"] = twin
+
+    def __getattr__(name):
+        # functions that were sent here by value have the package, and expect the rest in it
+        if name == "futures":
+            return import_module("concurrent.futures")
+        raise AttributeError(f"module 'concurrent' has no attribute {name!r}")
+
+    real.__getattr__ = __getattr__
 
 
 def _keep_whole(name):
@@ -185,22 +195,29 @@ class _Standard(_Ours):
 
 
 def _counterpart(name):
-    ours = "oxgang." + name
-    try:
-        module = import_module(ours)
-    except ModuleNotFoundError as missing:
-        if missing.name is None or not f"{ours}.".startswith(missing.name + "."):
-            raise
-        module = None
-    if module is None:
-        return _standard.module(name)
+    module = import_module("oxgang." + name)
     _lend(module, name)
     return module
 
 
+class _Last:
+    """Asked when no other finder knows: what our packages lack, they have from the standard
+    library."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        """As finders have it."""
+        name = fullname.removeprefix("oxgang.")
+        if name == fullname or not _standard.governs(name):
+            return None
+        return _standard.ModuleSpec(fullname, _Standard(name))
+
+
+LAST = _Last()
+
+
 def _lend(module, name):
     """What `module` lacks, it has from the standard module."""
-    if module in _lent or type(module) is not type(sys):
+    if module in _lent or type(module) is not type(sys) or module is _standard.loaded(name):
         return  # one with a class of its own sees to that itself
     own = _lent[module] = vars(module).get("__getattr__")
 
@@ -336,12 +353,12 @@ def uninstall():
         module = sys.modules.pop(name)
         if name != _standard.ALIAS + "concurrent":
             sys.modules[name.removeprefix(_standard.ALIAS)] = module
-    if "concurrent" in sys.modules:
-        futures = sys.modules.get("concurrent.futures")
-        if futures is not None:
-            sys.modules["concurrent"].futures = futures
-        else:
-            vars(sys.modules["concurrent"]).pop("futures", None)
+    concurrent = sys.modules.get("concurrent")
+    if concurrent is not None and "concurrent.futures" in families:
+        del concurrent.__getattr__
+        vars(concurrent).pop("futures", None)
+        if "concurrent.futures" in sys.modules:
+            concurrent.futures = sys.modules["concurrent.futures"]
     while _lent:
         module, own = _lent.popitem()
         if own is None:
@@ -349,6 +366,7 @@ def uninstall():
         else:
             vars(module)["__getattr__"] = own
     _standard.unwatch()
+    sys.meta_path.remove(LAST)
     _end_template()
     if left:
         warnings.warn(
