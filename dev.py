@@ -20,7 +20,10 @@ from tools.interpreters import choose, running
 from tools.shell import ROOT, CommandFailed, Stop, capture, run, say
 from tools.steps import Steps
 
-CONFORMANCE_SUITE = "test.test_concurrent_futures"
+CONFORMANCE = {  # modules that are replaced together, and the suites for them
+    ("concurrent.futures",): ("test_concurrent_futures",),
+    ("threading", "queue"): ("test_threading", "test_threading_local", "test_queue"),
+}
 
 
 def demo(options):
@@ -132,19 +135,23 @@ def _loom(steps, fast):
 
 
 def _conformance(steps, environment, fast):
-    name = f"conformance on {environment.tag}"
     beside = ROOT.parent / "shared" / "conformance" / "conformance.py"
     script = Path(os.environ.get("OXGANG_CONFORMANCE", beside))
-    if fast:
-        steps.skip(name, "--fast")
-    elif not script.exists():
-        steps.skip(name, "no conformance.py beside the repository; OXGANG_CONFORMANCE can name one")
-    elif not _has_module(environment, CONFORMANCE_SUITE):
-        steps.skip(name, f"this Python came without {CONFORMANCE_SUITE}")
-    else:
-        words = ["--replace", "concurrent.futures=oxgang.concurrent.futures"]
-        words += ["--suite", "test_concurrent_futures", "--class", "public", "--retry", "1"]
-        steps.run(name, [environment.python, script, *words], environment.env)
+    for modules, suites in CONFORMANCE.items():
+        name = f"conformance of {', '.join(modules)} on {environment.tag}"
+        lacking = [one for one in suites if not _has_module(environment, f"test.{one}")]
+        if fast:
+            steps.skip(name, "--fast")
+        elif not script.exists():
+            why = "no conformance.py beside the repository; OXGANG_CONFORMANCE can name one"
+            steps.skip(name, why)
+        elif lacking:
+            steps.skip(name, f"this Python came without {', '.join(lacking)}")
+        else:
+            words = [word for one in modules for word in ("--replace", f"{one}=oxgang.{one}")]
+            words += [word for one in suites for word in ("--suite", one)]
+            words += ["--class", "public", "--retry", "1"]
+            steps.run(name, [environment.python, script, *words], environment.env)
 
 
 def _has_module(environment, name):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from benches import data, limits, locks, loops, numbers, work
+from benches import data, limits, locks, loops, managers, numbers, threads, work
 from benches.contenders import WORKERS, chunk_mapper, process_pool, thread_pool
 
 LOCKS = ("standard", "control", "oxgang")
@@ -230,6 +230,44 @@ SCENARIOS = {
             "array-item",
             locks.array_item,
             *(LOCKS, ("standard",), "µs", "multiprocessing.Array: an item is read"),
+        ),
+        *(
+            Scenario(name, measure, BOTH, ("standard",), "µs", meaning)
+            for name, measure, meaning in (
+                ("event-set-clear", threads.event_set_clear, "threading.Event: set, clear"),
+                ("semaphore-pair", threads.semaphore_pair, "threading.Semaphore: acquire, release"),
+                ("thread-lock-with", partial(threads.lock_with, "Lock"), "threading.Lock: with"),
+                ("rlock-with", partial(threads.lock_with, "RLock"), "threading.RLock: with"),
+                ("condition-turns", threads.condition_round_trip, "threading.Condition: turns"),
+                ("barrier-rounds", threads.barrier_round, "threading.Barrier of two threads"),
+                ("event-turns", threads.event_round_trip, "two threading.Events: there and back"),
+                ("queue-pair", partial(threads.queue_pair, "Queue"), "queue.Queue: put, get"),
+                (
+                    "simple-queue-pair",
+                    partial(threads.queue_pair, "SimpleQueue"),
+                    "queue.SimpleQueue: put, get",
+                ),
+                (
+                    "priority-queue-pair",
+                    partial(threads.queue_pair, "PriorityQueue"),
+                    "queue.PriorityQueue: put, get",
+                ),
+                (
+                    "queue-between-threads",
+                    threads.queue_between_threads,
+                    "queue.Queue: from a thread to another",
+                ),
+            )
+        ),
+        Scenario(
+            "manager-dict",
+            managers.dict_calls,
+            *(BOTH, ("standard",), "µs", "Manager().dict(): an item is set, and got"),
+        ),
+        Scenario(
+            "manager-objects",
+            managers.objects,
+            *(BOTH, ("standard",), "µs", "a dict is made in a manager, and let go"),
         ),
         Scenario(
             "start",

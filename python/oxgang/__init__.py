@@ -6,23 +6,26 @@ its milliseconds is paid by every fresh pool. Public names load on first touch.
 
 from importlib import import_module
 
-from oxgang._core import __version__
-
 _HOMES = {
     "Executor": "oxgang._executor",
+    "TaskGroup": "oxgang._group",
     "TaskOptions": "oxgang._options",
+    "__version__": "oxgang._core",
     "install": "oxgang._install",
     "map": "oxgang._map",
+    "task_seed": "oxgang._seeds",
     "uninstall": "oxgang._install",
 }
 
 __all__ = [
     "Executor",
+    "TaskGroup",
     "TaskOptions",
     "__version__",
     "errors",
     "install",
     "map",
+    "task_seed",
     "uninstall",
 ]
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor as StandardExecutor
 from concurrent.futures import Future
 
+from oxgang import _telemetry
 from oxgang._cpus import usable_cpus
 from oxgang._map import check_options, values
 
@@ -34,6 +35,8 @@ class Executor(StandardExecutor):
         thread cannot be: its future fails.)
     memory_limit: bytes that a worker may have while it runs a task, or a text such as "2GiB";
         beyond, it is ended: `oxgang.errors.MemoryLimitExceeded`. Not for threads.
+    context: a task in a thread runs in a copy of the `contextvars` context in which it was
+        submitted. To processes, and only if OpenTelemetry is in use, its context goes along.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Executor(StandardExecutor):
         task_timeout: float | None = None,
         timeout_grace: float | None = None,
         memory_limit: int | str | None = None,
+        context: bool = True,
     ):
         self.model = _checked_model(model)
         _check_start_method(start_method, self.model)
@@ -60,17 +64,24 @@ class Executor(StandardExecutor):
         }
         limits = {name: limit for name, limit in limits.items() if limit is not None}
         options = {"initializer": initializer, "initargs": initargs, **limits}
+        if self.model == "thread":
+            options["context"] = context
+        self._carries = context and self.model == "process"
         self._pool = _make_pool(self.model, max_workers, start_method, options)
         # Others look here too (joblib, dask), as they do on the standard pools.
         self._max_workers = self._pool._max_workers
 
     def submit(self, fn, /, *args, **kwargs) -> Future:
         """Schedule `fn(*args, **kwargs)`; return its future."""
+        if self._carries and _telemetry.is_loaded():
+            return self._pool.submit(*_telemetry.carried(fn), *args, **kwargs)
         return self._pool.submit(fn, *args, **kwargs)
 
     def submit_with(self, options, fn, /, *args, **kwargs) -> Future:
         """`submit`, with an `oxgang.TaskOptions` for this task alone; where that says nothing,
         the executor's limits count."""
+        if self._carries and _telemetry.is_loaded():
+            return self._pool.submit_with(options, *_telemetry.carried(fn), *args, **kwargs)
         return self._pool.submit_with(options, fn, *args, **kwargs)
 
     def map(
@@ -85,6 +96,7 @@ class Executor(StandardExecutor):
         progress: bool | str = False,
         task_timeout: float | None = None,
         memory_limit: int | str | None = None,
+        seed: int | None = None,
     ) -> Iterator:
         """As `oxgang.map`, on this pool, which stays open.
 
@@ -103,6 +115,8 @@ class Executor(StandardExecutor):
             return_exceptions=return_exceptions,
             task_timeout=task_timeout,
             memory_limit=memory_limit,
+            seed=seed,
+            model=self.model,
         )
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -134,7 +148,8 @@ class Executor(StandardExecutor):
 
     def target(self):
         """What `map` submits to: the pool itself, unless a subclass has its own `submit`."""
-        return self._pool if type(self).submit is Executor.submit else self
+        own = type(self).submit is not Executor.submit
+        return self if own or (self._carries and _telemetry.is_loaded()) else self._pool
 
     def end(self, *, stop, wait, cancel=True, reap=True):
         """Shut down.

@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 from oxgang._cpus import usable_cpus
 from oxgang._flow import Window, as_done, by_event, oldest_first, primed
+from oxgang._seeds import seeded
 
 
 class Call(NamedTuple):
@@ -125,6 +126,7 @@ def map(
     return_exceptions: bool = False,
     task_timeout: float | None = None,
     memory_limit: int | str | None = None,
+    seed: int | None = None,
 ) -> Iterator:
     """Like the built-in `map(fn, *iterables)`, with the calls run side by side.
 
@@ -151,6 +153,9 @@ def map(
         `oxgang.errors.TaskTimeout` is raised in it, and a second later it is ended.
     memory_limit: bytes of memory that a worker may have while it runs an item, or a text such as
         "2GiB"; beyond, it is ended: `oxgang.errors.MemoryLimitExceeded`. Not for threads.
+    seed: a number that, with the item's place, decides what `random` and numpy's legacy generator
+        give in its task, whichever worker runs it, and what `oxgang.task_seed()` is. In
+        threads, which share those generators, only the latter.
     """
     from oxgang._executor import Executor
 
@@ -168,6 +173,8 @@ def map(
             return_exceptions=return_exceptions,
             task_timeout=task_timeout,
             memory_limit=memory_limit,
+            seed=seed,
+            model=executor.model,
             owned=executor,
         )
     except BaseException as error:
@@ -188,6 +195,8 @@ def values(
     return_exceptions,
     task_timeout=None,
     memory_limit=None,
+    seed=None,
+    model=None,
     owned=None,
 ):
     """The iterator behind `map` and `Executor.map`.
@@ -201,7 +210,12 @@ def values(
     bar = _progress_bar(fn, iterables, progress) if progress else None
     window = _window(executor, chunksize)
     submit = executor.submit
-    arguments = zip(repeat(fn), *iterables, strict=False)
+    if seed is not None:
+        fn = seeded(fn, seed, model)
+        numbered = enumerate(zip(*iterables, strict=False))
+        arguments = ((fn, number, *items) for number, items in numbered)
+    else:
+        arguments = zip(repeat(fn), *iterables, strict=False)
     if task_timeout is not None or memory_limit is not None:
         submit = _limited_submit(executor, task_timeout, memory_limit)
     if not retries:

@@ -57,6 +57,13 @@ class TaskTerminated(WorkerCrashed):
     """
 
 
+class TaskCancelled(BaseException):
+    """Raised in a task that runs in a thread when its `oxgang.TaskGroup` stops.
+
+    Not an `Exception`, so that only who means it catches it: clean up, and let it pass.
+    """
+
+
 class MemoryLimitExceeded(_Lost, MemoryError):
     """The worker that ran this task had more memory than the task's limit; it was ended.
 
@@ -127,7 +134,16 @@ __all__ = [
     "MemoryLimitExceeded",
     "OwnerDied",
     "PayloadError",
+    "TaskCancelled",
     "TaskTerminated",
     "TaskTimeout",
     "WorkerCrashed",
 ]
+
+
+try:
+    from queue import ShutDown
+except ImportError:
+
+    class ShutDown(Exception):
+        """A queue was shut down: nothing can be put in, or nothing is left to take out."""

@@ -37,6 +37,9 @@ class Counter:
     def pid(self):
         return os.getpid()
 
+    def threads(self):
+        return threading.active_count()
+
     def wait(self, event):
         event.wait()
 

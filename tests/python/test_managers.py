@@ -436,7 +436,7 @@ def test_a_dead_manager(own):
     with pytest.raises(ManagerDied):
         own.list()
     assert isinstance(failures[0], ManagerDied) and failures[0].pid == pid
-    assert f"({pid}) has ended" in str(failures[0])
+    assert f"process ({pid}) has ended" in str(failures[0])
     again = pickle.loads(pickle.dumps(failures[0]))
     assert (str(again), again.pid) == (str(failures[0]), pid)
     address = own.address

@@ -7,7 +7,10 @@ import oxgang
 from oxgang import _core
 
 STUB = Path(oxgang.__file__).with_name("_core.pyi")
-INTERNAL = {"__new__", "__iter__", "__next__", "__len__", "__buffer__", "__bytes__", "__await__"}
+INTERNAL = {
+    *("__new__", "__enter__", "__exit__", "__iter__", "__next__", "__len__"),
+    *("__buffer__", "__bytes__", "__await__"),
+}
 # what the standard classes read of a future; their names, not an interface of ours
 OF_FUTURES = {
     "_condition",
@@ -44,6 +47,7 @@ def test_members_of_the_classes():
     classes, _, _ = stub_names()
     for name, node in classes.items():
         written = {one.name for one in node.body if isinstance(one, ast.FunctionDef)} - INTERNAL
+        written |= {one.target.id for one in node.body if isinstance(one, ast.AnnAssign)}
         built = {
             member
             for member in vars(getattr(_core, name))

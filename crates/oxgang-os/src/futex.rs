@@ -1,5 +1,8 @@
 //! Waiting on a word and waking who waits, within a process or across processes.
 //!
+//! [`wait`] and [`wake`] find each other wherever the word is mapped; [`park`] and [`unpark`] do so
+//! within one process only, for less.
+//!
 //! Unlike the standard library's locks these waits return on a signal, so that a Python
 //! caller can run its handlers and go on.
 
@@ -22,11 +25,20 @@ pub enum Woken {
 
 /// Waits while `word` shows `value`, for `limit` at most.
 pub fn wait(word: &AtomicU32, value: u32, limit: Option<Duration>) -> Woken {
+    wait_as(futex::Flags::empty(), word, value, limit)
+}
+
+/// [`wait`] for [`unpark`].
+pub fn park(word: &AtomicU32, value: u32, limit: Option<Duration>) -> Woken {
+    wait_as(futex::Flags::PRIVATE, word, value, limit)
+}
+
+fn wait_as(flags: futex::Flags, word: &AtomicU32, value: u32, limit: Option<Duration>) -> Woken {
     let limit = limit.map(|limit| rustix::time::Timespec {
         tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: limit.subsec_nanos().into(),
     });
-    match futex::wait(word, futex::Flags::empty(), value, limit.as_ref()) {
+    match futex::wait(word, flags, value, limit.as_ref()) {
         Err(Errno::TIMEDOUT) => Woken::TimeUp,
         Err(Errno::INTR) => Woken::Signal,
         _ => Woken::Maybe,
@@ -35,9 +47,18 @@ pub fn wait(word: &AtomicU32, value: u32, limit: Option<Duration>) -> Woken {
 
 /// Wakes up to `count` of those who wait on `word`; how many it were.
 pub fn wake(word: &AtomicU32, count: u32) -> usize {
+    wake_as(futex::Flags::empty(), word, count)
+}
+
+/// Wakes up to `count` of those of this process who [`park`]; how many it were.
+pub fn unpark(word: &AtomicU32, count: u32) -> usize {
+    wake_as(futex::Flags::PRIVATE, word, count)
+}
+
+fn wake_as(flags: futex::Flags, word: &AtomicU32, count: u32) -> usize {
     // the only errors are a bad address or bad flags, and a reference is a good address
     // the kernel reads the count as signed, and a negative one as one
-    let woken = futex::wake(word, futex::Flags::empty(), count.min(i32::MAX as u32));
+    let woken = futex::wake(word, flags, count.min(i32::MAX as u32));
     debug_assert!(woken.is_ok());
     woken.unwrap_or(0)
 }

@@ -15,6 +15,7 @@ compile_error!(
      for this platform yet"
 );
 
+pub mod bell;
 pub mod clock;
 pub mod cpus;
 pub mod event;

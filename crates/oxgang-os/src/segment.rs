@@ -71,6 +71,14 @@ impl Segment {
         Ok(rustix::fs::fstat(&self.fd)?.st_size as u64)
     }
 
+    /// How many bytes of it take up memory.
+    ///
+    /// # Errors
+    /// If the kernel refuses to tell.
+    pub fn resident(&self) -> Result<u64> {
+        Ok(rustix::fs::fstat(&self.fd)?.st_blocks as u64 * 512)
+    }
+
     /// Makes it longer; it is never made shorter.
     ///
     /// # Errors

@@ -65,6 +65,34 @@ impl Encoded<'_> {
         self.bytes.len() < WORTH_LEAVING && self.left.is_empty() && self.apart.is_empty()
     }
 
+    /// The bytes in their parts, without what goes apart.
+    pub fn parts(&self) -> Vec<&[u8]> {
+        let mut parts = Vec::with_capacity(2 * self.left.len() + 1);
+        let mut from = 0;
+        for (at, bytes) in &self.left {
+            parts.extend([&self.bytes[from..*at], bytes.as_bytes()]);
+            from = *at;
+        }
+        parts.push(&self.bytes[from..]);
+        parts
+    }
+
+    /// The bytes, if they are few and all there is.
+    pub fn short(&self) -> Option<&[u8]> {
+        self.is_short().then_some(&self.bytes)
+    }
+
+    /// All of it in one piece; `None` if something goes apart.
+    pub fn into_bytes(self) -> Option<Vec<u8>> {
+        if !self.apart.is_empty() {
+            return None;
+        }
+        if self.left.is_empty() {
+            return Some(self.bytes);
+        }
+        Some(self.parts().concat())
+    }
+
     /// The bytes as a payload, without what goes apart.
     pub fn into_payload(self) -> Payload {
         let foreign = |bytes| -> Foreign { Box::new(PyBackedBytes::from(bytes)) };
@@ -332,11 +360,39 @@ impl Input for Far<'_> {
     }
 }
 
+/// Bytes that went apart.
+pub trait Block {
+    /// How many.
+    fn length(&self) -> usize;
+
+    /// Copies them out.
+    fn copy(&self, into: &mut [u8]) -> std::io::Result<()>;
+}
+
+impl Block for Arc<Received> {
+    fn length(&self) -> usize {
+        Received::length(self)
+    }
+    fn copy(&self, into: &mut [u8]) -> std::io::Result<()> {
+        self.read(0, into)
+    }
+}
+
+impl Block for &[u8] {
+    fn length(&self) -> usize {
+        self.len()
+    }
+    fn copy(&self, into: &mut [u8]) -> std::io::Result<()> {
+        into.copy_from_slice(self);
+        Ok(())
+    }
+}
+
 /// Reads the values; the first byte has been taken.
-pub fn decode<'py, const N: usize>(
+pub fn decode<'py, B: Block, const N: usize>(
     py: Python<'py>,
     input: &mut impl Input,
-    apart: &[Arc<Received>],
+    apart: &[B],
 ) -> PyResult<[Bound<'py, PyAny>; N]> {
     let mut decoder = Decoder { py, apart, remembered: Vec::new(), recent: Vec::new() };
     let mut values = Vec::with_capacity(N);
@@ -346,9 +402,9 @@ pub fn decode<'py, const N: usize>(
     values.try_into().map_err(|_| torn())
 }
 
-struct Decoder<'py, 'a> {
+struct Decoder<'py, 'a, B> {
     py: Python<'py>,
-    apart: &'a [Arc<Received>],
+    apart: &'a [B],
     remembered: Vec<Bound<'py, PyAny>>,
     /// Short texts that have come lately, by a hash: many dicts have the same keys.
     recent: Vec<Option<Bound<'py, PyString>>>,
@@ -368,7 +424,7 @@ fn eight(input: &mut impl Input) -> PyResult<[u8; 8]> {
     input.take(8)?.first_chunk().copied().ok_or_else(torn)
 }
 
-impl<'py> Decoder<'py, '_> {
+impl<'py, B: Block> Decoder<'py, '_, B> {
     fn get(&mut self, input: &mut impl Input, depth: u32) -> PyResult<Bound<'py, PyAny>> {
         let tag = input.take(1)?[0];
         if depth == 0 {
@@ -409,7 +465,7 @@ impl<'py> Decoder<'py, '_> {
                 let index = input.take(4)?.first_chunk().map(|index| u32::from_le_bytes(*index));
                 let block = index.and_then(|index| self.apart.get(index as usize));
                 let block = block.ok_or_else(torn)?;
-                let fill = |into: &mut [u8]| block.read(0, into).map_err(PyOSError::new_err);
+                let fill = |into: &mut [u8]| block.copy(into).map_err(PyOSError::new_err);
                 if tag == b'B' {
                     PyBytes::new_with(py, block.length(), fill)?.into_any()
                 } else {

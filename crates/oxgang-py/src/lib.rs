@@ -5,21 +5,28 @@
 
 #![allow(missing_docs, reason = "what Python sees is described in _core.pyi")]
 
+mod awaiting;
 mod cli;
 mod codec;
+mod connection;
 mod future;
 mod gather;
 mod importing;
 mod items;
 mod limits;
+mod line;
+mod local_queue;
+mod message;
 mod payload;
 mod pool;
 mod port;
 mod python;
+mod queue;
 mod raw;
 mod sink;
 mod sync;
 mod template;
+mod threading;
 mod threads;
 mod timer;
 mod wait;
@@ -42,7 +49,11 @@ fn forking() {
 #[pymodule(gil_used = false)]
 mod _core {
     #[pymodule_export]
+    use crate::awaiting::{Awaiting, Terminating, Waiter};
+    #[pymodule_export]
     use crate::cli::{CliStop, MapJob, Progress, run_options};
+    #[pymodule_export]
+    use crate::connection::PipeEnd;
     #[pymodule_export]
     use crate::future::Future;
     #[pymodule_export]
@@ -54,9 +65,15 @@ mod _core {
     #[pymodule_export]
     use crate::limits::Options;
     #[pymodule_export]
+    use crate::line::{Line, LinePlaces};
+    #[pymodule_export]
+    use crate::local_queue::LocalQueue;
+    #[pymodule_export]
     use crate::pool::{PoolHandle, ProcessPool, Sendable};
     #[pymodule_export]
-    use crate::port::{Awaiting, LoopPort, Terminating, Waiter};
+    use crate::port::LoopPort;
+    #[pymodule_export]
+    use crate::queue::SharedQueue;
     #[pymodule_export]
     use crate::raw::{Buffer, SharedRegion, Unlocked};
     #[pymodule_export]
@@ -65,6 +82,8 @@ mod _core {
     use crate::sync::{SharedLock, SharedSemaphore};
     #[pymodule_export]
     use crate::template::{Held, Invitation, Lifeline, Template, TemplateServer, hold_lifeline};
+    #[pymodule_export]
+    use crate::threading::{RLock, ThreadBarrier, ThreadCondition, ThreadEvent, ThreadSemaphore};
     #[pymodule_export]
     use crate::threads::{ThreadPool, ThreadQueue};
     #[pymodule_export]

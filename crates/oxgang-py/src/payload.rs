@@ -91,20 +91,27 @@ fn plain<'py>(
 /// A pickle of the value, by `dump`: the pickle, or the pickle and what goes apart.
 fn pickled(to: To<'_>, dump: &Py<PyAny>, value: &Bound<'_, PyAny>) -> PyResult<Payload> {
     let py = value.py();
-    let dumped = dump.bind(py).call1((value,))?;
-    let (pickle, apart) = match dumped.cast_into::<Pickle>() {
-        Ok(pickle) => (pickle, Vec::new()),
-        Err(both) => {
-            let both = both.into_inner().cast_into::<PyTuple>()?;
-            let pickle = both.get_item(0)?.cast_into::<Pickle>()?;
-            (pickle, both.get_item(1)?.cast_into::<PyList>()?.iter().collect())
-        }
-    };
+    let (pickle, apart) = dumped(dump, value)?;
     let payload = pickle.get().take_payload();
     if apart.is_empty() && payload.length() < WORTH_SETTLING {
         return Ok(payload);
     }
     settled(py, to, payload, &lend(&apart)?)
+}
+
+/// The value's pickle, and what goes apart.
+pub fn dumped<'py>(
+    dump: &Py<PyAny>,
+    value: &Bound<'py, PyAny>,
+) -> PyResult<(Bound<'py, Pickle>, Vec<Bound<'py, PyAny>>)> {
+    match dump.bind(value.py()).call1((value,))?.cast_into::<Pickle>() {
+        Ok(pickle) => Ok((pickle, Vec::new())),
+        Err(both) => {
+            let both = both.into_inner().cast_into::<PyTuple>()?;
+            let pickle = both.get_item(0)?.cast_into::<Pickle>()?;
+            Ok((pickle, both.get_item(1)?.cast_into::<PyList>()?.iter().collect()))
+        }
+    }
 }
 
 fn settled_plain(py: Python<'_>, to: To<'_>, encoded: Encoded<'_>) -> PyResult<Payload> {
@@ -115,7 +122,7 @@ fn settled_plain(py: Python<'_>, to: To<'_>, encoded: Encoded<'_>) -> PyResult<P
     settled(py, to, encoded.into_payload(), &lent)
 }
 
-fn lend(apart: &[Bound<'_, PyAny>]) -> PyResult<Vec<Lent>> {
+pub fn lend(apart: &[Bound<'_, PyAny>]) -> PyResult<Vec<Lent>> {
     apart.iter().map(Lent::of).collect()
 }
 

@@ -1,7 +1,7 @@
 //! Where Python's memory and descriptors meet Rust's.
 //!
 //! Safety: the one file of this crate with unsafe code. Descriptors come from Python as numbers
-//! ([`adopt`]); bytes of Python objects are looked at while they are copied ([`Lent`]), reference counts while
+//! ([`adopt`]); a thread is asked what Python calls it ([`thread_ident`]); bytes of Python objects are looked at while they are copied ([`Lent`]), reference counts while
 //! objects are encoded ([`is_shared`]); mapped
 //! blocks are shown to Python through the buffer protocol ([`Buffer`]).
 
@@ -26,6 +26,13 @@ pub fn adopt(fd: i32) -> PyResult<OwnedFd> {
     // SAFETY: the caller in Python hands over a descriptor that it has just duplicated or
     // received for this purpose, and does not use or close it afterwards.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// What `threading.get_ident` gives.
+#[inline]
+pub fn thread_ident() -> u64 {
+    // SAFETY: needs neither the interpreter nor a thread state, and has no arguments.
+    unsafe { ffi::PyThread_get_thread_ident() as u64 }
 }
 
 /// Whether others hold the object than `holders` that the caller knows of.

@@ -63,6 +63,26 @@ pub fn waiting<T: Send>(
     deadline: Option<Instant>,
     work: impl FnOnce(&Wait<'_>) -> T + Send,
 ) -> (T, Option<PyErr>) {
+    waiting_in(py, words, deadline, false, work)
+}
+
+/// The same for messages, which mostly come by a wake-up: in long slices.
+pub fn waiting_long<T: Send>(
+    py: Python<'_>,
+    words: &Mapped,
+    deadline: Option<Instant>,
+    work: impl FnOnce(&Wait<'_>) -> T + Send,
+) -> (T, Option<PyErr>) {
+    waiting_in(py, words, deadline, true, work)
+}
+
+fn waiting_in<T: Send>(
+    py: Python<'_>,
+    words: &Mapped,
+    deadline: Option<Instant>,
+    long: bool,
+    work: impl FnOnce(&Wait<'_>) -> T + Send,
+) -> (T, Option<PyErr>) {
     let own = me();
     let in_main = own.tid() == own.pid();
     py.detach(|| {
@@ -71,23 +91,17 @@ pub fn waiting<T: Send>(
             if why == Why::Slice && !in_main {
                 return false;
             }
-            // no interpreter any more: nothing to wait for
-            let looked = Python::try_attach(|py| py.check_signals());
-            match looked {
-                Some(Ok(())) => false,
-                Some(Err(error)) => {
-                    raised.set(Some(error));
-                    true
-                }
-                None => true,
-            }
+            wait::interrupted(&raised)
         };
-        let result = work(&Wait::new(words, deadline, &give_up));
+        let result = {
+            let wait = Wait::new(words, deadline, &give_up);
+            work(&if long { wait.in_long_slices() } else { wait })
+        };
         (result, raised.into_inner())
     })
 }
 
-fn may_block(block: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+pub fn may_block(block: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
     block.map_or(Ok(true), |block| block.is_truthy())
 }
 

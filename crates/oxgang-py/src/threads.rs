@@ -16,7 +16,9 @@ use oxgang::pool::{Waitable, Waited};
 use oxgang::spin::{self, OwnPlaces, Spinner};
 use oxgang_os::futex::{self, Woken};
 use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
 use crate::future::{Cell, Future};
@@ -93,6 +95,8 @@ pub struct Item {
     args: Py<PyTuple>,
     kwargs: Option<Py<PyDict>>,
     plan: Option<Arc<Plan>>,
+    /// The context to run it in: a copy of its submitter's.
+    context: Option<Py<PyAny>>,
     /// What its tries so far have raised.
     errors: u32,
     last_error: Option<Py<PyAny>>,
@@ -342,7 +346,7 @@ impl Drop for Working {
 
 /// Runs a call; `false`: so long that this thread has been given up.
 fn run_item(py: Python<'_>, shared: &Shared, item: Item) -> PyResult<bool> {
-    let Item { future, function, args, kwargs, plan, errors, last_error } = item;
+    let Item { future, function, args, kwargs, plan, context, errors, last_error } = item;
     let future = future.bind(py);
     if errors == 0 && !Future::set_running_or_notify_cancel(future)? {
         return Ok(true);
@@ -351,7 +355,7 @@ fn run_item(py: Python<'_>, shared: &Shared, item: Item) -> PyResult<bool> {
     let timeout = plan.as_ref().and_then(|plan| Some((plan, plan.timeout?)));
     let run = timeout.map(|(plan, limit)| shared.timer.begin(future, &function, plan, limit));
     let run = run.transpose()?;
-    let result = function.bind(py).call(args.bind(py), kwargs.as_ref().map(|k| k.bind(py)));
+    let result = call(py, &function, &args, kwargs.as_ref(), context.as_ref());
     if let Some(run) = run {
         match (shared.timer.end(py, &run)?, &result) {
             (Ended::Abandoned, _) => {
@@ -369,18 +373,44 @@ fn run_item(py: Python<'_>, shared: &Shared, item: Item) -> PyResult<bool> {
         let last_error = Some(error.clone_ref(py).into_value(py).into_any());
         let (future, plan) = (future.clone().unbind(), Some(plan.clone()));
         let errors = errors + 1;
-        let again = Item { future, function, args, kwargs, plan, errors, last_error };
+        let again = Item { future, function, args, kwargs, plan, context, errors, last_error };
         shared.books().later += 1;
         shared.timer.put_off(again, pause);
         return Ok(true);
     }
     // gone before anybody learns of the result, as the standard pool promises
-    drop((function, args, kwargs));
+    drop((function, args, kwargs, context));
     match result {
         Ok(value) => Future::finish(future, Some(value.unbind()), None)?,
         Err(error) => Future::finish(future, None, Some(error.into_value(py).into_any()))?,
     }
     Ok(true)
+}
+
+fn call<'py>(
+    py: Python<'py>,
+    function: &Py<PyAny>,
+    args: &Py<PyTuple>,
+    kwargs: Option<&Py<PyDict>>,
+    context: Option<&Py<PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let kwargs = kwargs.map(|kwargs| kwargs.bind(py));
+    let Some(context) = context else {
+        return function.bind(py).call(args.bind(py), kwargs);
+    };
+    let args = args.bind(py);
+    let all = std::iter::once(function.bind(py).clone()).chain(args.iter());
+    let all = PyTuple::new(py, all.collect::<Vec<_>>())?;
+    context.bind(py).getattr(intern!(py, "run"))?.call(all, kwargs)
+}
+
+/// A copy of this thread's context.
+fn context_now(py: Python<'_>) -> PyResult<Py<PyAny>> {
+    static COPY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let copy = COPY.get_or_try_init(py, || {
+        Ok::<_, PyErr>(py.import("contextvars")?.getattr("copy_context")?.unbind())
+    })?;
+    copy.call0(py)
 }
 
 /// How long until the next try of a call that has raised this, if it gets one.
@@ -397,7 +427,14 @@ fn pause(py: Python<'_>, plan: &Plan, error: &PyErr, errors: u32) -> Option<Dura
 #[pyclass(subclass, weakref, frozen, module = "oxgang._core")]
 pub struct ThreadPool {
     shared: Arc<Shared>,
-    settings: OnceLock<(Py<PyAny>, Option<Arc<Plan>>)>,
+    settings: OnceLock<Settings>,
+}
+
+struct Settings {
+    future_class: Py<PyAny>,
+    plan: Option<Arc<Plan>>,
+    /// Calls run in copies of their submitters' contexts.
+    context: bool,
 }
 
 #[pymethods]
@@ -408,16 +445,19 @@ impl ThreadPool {
         Self { shared: Arc::default(), settings: OnceLock::new() }
     }
 
-    /// Makes the queue. `options` are of calls that are given none.
+    /// Makes the queue. `options` are of calls that are given none; `context`: calls run in copies
+    /// of their submitters' contexts.
+    #[pyo3(signature = (future_class, max_workers, options, context=false))]
     fn _open(
         &self,
         future_class: Py<PyAny>,
         max_workers: usize,
         options: Option<&ThreadOptions>,
+        context: bool,
     ) -> PyResult<ThreadQueue> {
         let twice = |_| PyRuntimeError::new_err("the executor is already set up");
         let plan = options.map(|options| options.plan.clone());
-        self.settings.set((future_class, plan)).map_err(twice)?;
+        self.settings.set(Settings { future_class, plan, context }).map_err(twice)?;
         self.shared.books().most = max_workers;
         Ok(ThreadQueue { shared: self.shared.clone() })
     }
@@ -430,8 +470,8 @@ impl ThreadPool {
         args: Py<PyTuple>,
         kwargs: Option<Py<PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let (_, plan) = slf.get().opened()?;
-        Self::submit_one(slf, plan.as_ref(), r#fn, args, kwargs)
+        let plan = slf.get().opened()?.plan.as_ref();
+        Self::submit_one(slf, plan, r#fn, args, kwargs)
     }
 
     /// The same with options of its own.
@@ -454,13 +494,14 @@ impl ThreadPool {
         calls: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyList>> {
         let py = slf.py();
-        let (class, plan) = slf.get().opened()?;
+        let settings = slf.get().opened()?;
+        let plan = settings.plan.as_ref();
         let futures = PyList::empty(py);
         let mut items = Vec::new();
         for args in calls.try_iter()? {
             let args = args?.cast_into::<PyTuple>()?.unbind();
-            let future = class.call0(py)?.into_bound(py);
-            items.push(item(&future, plan.as_ref(), r#fn.clone().unbind(), args, None)?);
+            let (future, item) = settings.item(py, plan, r#fn.clone().unbind(), args, None)?;
+            items.push(item);
             futures.append(future)?;
         }
         Self::hand_in(slf, plan.is_some(), items.into_iter())?;
@@ -468,20 +509,27 @@ impl ThreadPool {
     }
 }
 
-fn item(
-    future: &Bound<'_, PyAny>,
-    plan: Option<&Arc<Plan>>,
-    function: Py<PyAny>,
-    args: Py<PyTuple>,
-    kwargs: Option<Py<PyDict>>,
-) -> PyResult<Item> {
-    let future = future.cast::<Future>()?.clone().unbind();
-    let plan = plan.cloned();
-    Ok(Item { future, function, args, kwargs, plan, errors: 0, last_error: None })
+impl Settings {
+    /// A future, and the call that it is of.
+    fn item<'py>(
+        &self,
+        py: Python<'py>,
+        plan: Option<&Arc<Plan>>,
+        function: Py<PyAny>,
+        args: Py<PyTuple>,
+        kwargs: Option<Py<PyDict>>,
+    ) -> PyResult<(Bound<'py, PyAny>, Item)> {
+        let made = self.future_class.call0(py)?.into_bound(py);
+        let future = made.cast::<Future>()?.clone().unbind();
+        let context = self.context.then(|| context_now(py)).transpose()?;
+        let (plan, last_error) = (plan.cloned(), None);
+        let item = Item { future, function, args, kwargs, plan, context, errors: 0, last_error };
+        Ok((made, item))
+    }
 }
 
 impl ThreadPool {
-    fn opened(&self) -> PyResult<&(Py<PyAny>, Option<Arc<Plan>>)> {
+    fn opened(&self) -> PyResult<&Settings> {
         self.settings.get().ok_or_else(|| {
             PyRuntimeError::new_err(
                 "the executor is not set up: a subclass must call super().__init__()",
@@ -496,9 +544,8 @@ impl ThreadPool {
         args: Py<PyTuple>,
         kwargs: Option<Py<PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let (class, _) = slf.get().opened()?;
-        let future = class.call0(slf.py())?.into_bound(slf.py());
-        let item = item(&future, plan, r#fn, args, kwargs)?;
+        let settings = slf.get().opened()?;
+        let (future, item) = settings.item(slf.py(), plan, r#fn, args, kwargs)?;
         Self::hand_in(slf, plan.is_some(), std::iter::once(item))?;
         Ok(future)
     }

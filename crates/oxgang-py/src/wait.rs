@@ -1,6 +1,7 @@
 //! Waiting with Python's rules: without the interpreter while asleep, with a look at signals
 //! whenever one may have come, and time limits as the standard modules read them.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
@@ -18,4 +19,17 @@ pub fn deadline(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Instant>>
     // beyond what the clock can show is for ever
     let limit = Duration::try_from_secs_f64(seconds.max(0.0)).ok();
     Ok(limit.and_then(|limit| Instant::now().checked_add(limit)))
+}
+
+/// Whether a wait without the interpreter is to be given up: since a signal's handler raised, which
+/// is kept in `raised`, or since there is no interpreter any more.
+pub fn interrupted(raised: &Cell<Option<PyErr>>) -> bool {
+    match Python::try_attach(|py| py.check_signals()) {
+        Some(Ok(())) => false,
+        Some(Err(error)) => {
+            raised.set(Some(error));
+            true
+        }
+        None => true,
+    }
 }

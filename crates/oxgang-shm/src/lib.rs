@@ -10,9 +10,11 @@
 //! | [`words`] | the door to memory, and its heap version |
 //! | [`ring`] | one-to-one byte ring of frames; claim and revoke of a frame |
 //! | [`channel`] | two rings and a bell: everything between an owner and one worker |
+//! | [`line`] | two rings between two that talk in turns |
 //! | [`oversight`] | since when the task with limits runs, and how it is interrupted |
 //! | [`watch`] | how a worker decides whom to wake in the owner |
 //! | [`sync`] | locks, semaphores, events, conditions, barriers that survive their users |
+//! | [`queue`] | messages from many senders to many receivers |
 //! | [`arena`] | who holds which part of a growing file of blocks |
 //!
 //! Words read from shared memory are input from a stranger: the peer may have died in the
@@ -23,7 +25,9 @@
 
 pub mod arena;
 pub mod channel;
+pub mod line;
 pub mod oversight;
+pub mod queue;
 pub mod ring;
 pub mod sync;
 pub mod watch;

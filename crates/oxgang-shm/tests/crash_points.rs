@@ -7,70 +7,19 @@
 //! and nothing in the memory, torn as it may be, makes the owner fail. The tasks are overseen: a
 //! time that the memory gives for one is that task's own, and one that is done has none.
 
-use std::cell::RefCell;
-use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+#[path = "dying/mod.rs"]
+mod dying;
 
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use dying::Mortal;
+
+use oxgang_shm::HeapWords;
 use oxgang_shm::channel::{OwnerEnd, Shape, WorkerEnd};
 use oxgang_shm::oversight::Oversight;
-use oxgang_shm::{HeapWords, Words};
 
 const SHAPE: Shape = Shape { requests: 4096, responses: 4096 };
-
-/// What a worker that has died panics with.
-struct Died;
-
-#[derive(Clone)]
-struct Mortal {
-    memory: Arc<HeapWords>,
-    steps_left: Arc<AtomicUsize>,
-}
-
-impl Mortal {
-    fn step(&self) {
-        if self.steps_left.fetch_sub(1, Ordering::Relaxed) == 0 {
-            panic_any(Died);
-        }
-    }
-}
-
-impl Words for Mortal {
-    fn len(&self) -> usize {
-        self.memory.len()
-    }
-    fn load(&self, at: usize, order: Ordering) -> u64 {
-        self.step();
-        self.memory.load(at, order)
-    }
-    fn store(&self, at: usize, value: u64, order: Ordering) {
-        self.step();
-        self.memory.store(at, value, order);
-    }
-    fn compare_exchange(&self, at: usize, current: u64, new: u64) -> Result<u64, u64> {
-        self.step();
-        self.memory.compare_exchange(at, current, new)
-    }
-    fn fetch_add(&self, at: usize, by: u64) -> u64 {
-        self.step();
-        self.memory.fetch_add(at, by)
-    }
-    fn fence(&self) {
-        self.memory.fence();
-    }
-    fn write(&self, at: usize, bytes: &[u8]) {
-        for (index, word) in bytes.chunks(8).enumerate() {
-            self.step();
-            self.memory.write(at + index * 8, word);
-        }
-    }
-    fn read(&self, at: usize, into: &mut [u8]) {
-        for (index, word) in into.chunks_mut(8).enumerate() {
-            self.step();
-            self.memory.read(at + index * 8, word);
-        }
-    }
-}
 
 /// A worker's life: greet, then take, run and publish until nothing is left.
 fn live(memory: Mortal, ran: &RefCell<Vec<u64>>) {
@@ -111,13 +60,7 @@ fn die_after(steps: usize, revoked: Option<usize>) -> bool {
     }
 
     let ran = RefCell::new(Vec::new());
-    let mortal = Mortal { memory, steps_left: Arc::new(AtomicUsize::new(steps)) };
-    let life = catch_unwind(AssertUnwindSafe(|| live(mortal, &ran)));
-    let died = match life {
-        Ok(()) => false,
-        Err(cause) if cause.is::<Died>() => true,
-        Err(cause) => std::panic::resume_unwind(cause),
-    };
+    let died = dying::after(steps, memory, |mortal| live(mortal, &ran));
 
     let mut done = Vec::new();
     while let Some(frame) = owner.responses.peek().expect("readable after any death") {
@@ -153,11 +96,7 @@ fn die_after(steps: usize, revoked: Option<usize>) -> bool {
 
 #[test]
 fn every_point_of_death_is_recovered() {
-    std::panic::set_hook(Box::new(|info| {
-        if !info.payload().is::<Died>() {
-            eprintln!("{info}");
-        }
-    }));
+    dying::quietly();
     let mut points = 0;
     for revoked in [None, Some(0), Some(2), Some(3)] {
         let mut steps = 0;

@@ -36,4 +36,9 @@ proptest! {
     fn a_block_is_inside_of_its_file(script in scripts()) {
         hostile::block(&script);
     }
+
+    #[test]
+    fn a_line_bears_any_other_side(script in scripts()) {
+        hostile::line(&script);
+    }
 }

@@ -6,6 +6,8 @@
 
 #![cfg(loom)]
 
+#[path = "loom_parts/line.rs"]
+mod line;
 #[path = "loom_parts/sync.rs"]
 mod sync;
 

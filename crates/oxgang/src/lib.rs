@@ -14,14 +14,24 @@
 //! | [`starter`] | how a worker comes to exist |
 //! | [`template`] | a process that forks workers on request, both sides of it |
 //! | [`task`] | tasks, outcomes, and who is told |
+//! | [`parking`] | how threads of one process wait for each other, in line |
+//! | [`lane`] | messages one way between processes, in memory that grows |
+//! | [`queue`] | such a way, for any number of senders and receivers |
+//! | [`pipe`] | one or two of them between two ends, which tell when the other is gone |
 //! | [`spin`] | when to spin before sleeping |
 //! | [`sync`] | locks and their kin between processes: waiting, life, and where they are kept |
+//! | [`line`] | calls of one thread to another process, in turns |
 //! | [`segment`] | shared structures over mapped memory; blocks in growing files |
 
 #![forbid(unsafe_code)]
 
+pub mod lane;
 pub mod limits;
+pub mod line;
+pub mod parking;
+pub mod pipe;
 pub mod pool;
+pub mod queue;
 pub mod region;
 pub mod segment;
 pub mod spin;

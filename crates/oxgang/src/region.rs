@@ -73,7 +73,7 @@ pub struct Region {
     /// There until it is dropped.
     segment: Option<Segment>,
     header: Mapped,
-    data: Option<Mapping>,
+    data: Option<Mapped>,
     key: Key,
     length: usize,
 }
@@ -160,7 +160,10 @@ impl Region {
     }
 
     fn of(segment: Segment, header: Mapped, key: Key, length: usize) -> Result<Arc<Self>> {
-        let data = if length == 0 { None } else { Some(segment.map(HEADER as u64, length)?) };
+        let data = match length {
+            0 => None,
+            _ => Some(Mapped::new(segment.map(HEADER as u64, length)?)),
+        };
         let region = Arc::new(Self { segment: Some(segment), header, data, key, length });
         books(|books| books.open.insert(key, Arc::downgrade(&region)));
         Ok(region)
@@ -169,7 +172,28 @@ impl Region {
     /// Its bytes; `None` if it has none.
     #[must_use]
     pub fn data(&self) -> Option<&Mapping> {
+        self.data.as_ref().map(Mapped::mapping)
+    }
+
+    /// Its bytes as words, for structures that live in it.
+    pub(crate) fn words(&self) -> Option<&Mapped> {
         self.data.as_ref()
+    }
+
+    /// What it lies in, and where it begins there: for structures that go on behind its end.
+    pub(crate) fn segment(&self) -> Option<(&Segment, u64)> {
+        self.segment.as_ref().map(|segment| (segment, HEADER as u64))
+    }
+
+    /// Where it can be had of this process.
+    pub(crate) fn address(&self) -> Address {
+        let fd = self.segment.as_ref().map_or(-1, |segment| segment.as_fd().as_raw_fd());
+        (std::process::id(), fd, self.key)
+    }
+
+    /// Whether a handle was sent that has not arrived.
+    pub(crate) fn is_on_its_way(&self) -> bool {
+        on_its_way(&self.header)
     }
 
     /// How many bytes.
@@ -188,8 +212,7 @@ impl Region {
     #[must_use]
     pub fn send(&self) -> Address {
         self.header.fetch_add(AT_SENT, 1);
-        let fd = self.segment.as_ref().map_or(-1, |segment| segment.as_fd().as_raw_fd());
-        let address = (std::process::id(), fd, self.key);
+        let address = self.address();
         books(|books| books.sent.iter_mut().for_each(|sent| sent.push(address)));
         ANY_SENT.store(true, Release);
         address

@@ -17,6 +17,12 @@ impl Mapped {
         Self(Arc::new(mapping))
     }
 
+    /// The mapping itself.
+    #[must_use]
+    pub fn mapping(&self) -> &Mapping {
+        &self.0
+    }
+
     /// What a futex waits on for the word at `at`.
     #[must_use]
     pub fn futex_word(&self, at: usize) -> &AtomicU32 {

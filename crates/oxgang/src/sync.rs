@@ -31,12 +31,13 @@ mod graph;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 pub use graph::Link;
+use oxgang_os::event::{self, Look};
 use oxgang_os::futex::{self, Woken};
 use oxgang_os::segment::Segment;
 use oxgang_os::{Result, process};
@@ -129,44 +130,86 @@ impl<'a> Wait<'a> {
         Self { words, deadline, slice, give_up, stopped }
     }
 
+    /// The same in long slices from the beginning: for what mostly ends by a wake-up, where a timer
+    /// that is set and never rings costs as much as the wake-up. A death is noticed within 100 ms.
+    #[must_use]
+    pub fn in_long_slices(self) -> Self {
+        self.slice.set(LONGEST_SLICE);
+        self
+    }
+
     /// A wait that only ends when it has what it waits for.
     pub fn steadfast(words: &'a Mapped) -> Self {
         Self::new(words, None, &|_| false)
     }
 }
 
-impl Kernel for Wait<'_> {
-    fn sleep(&self, at: usize, seen: u32) -> Rest {
-        // whoever was stopped may sleep once more, for a guard: then not for long at a time
-        let mut limit = self.slice.get();
-        let mut last = false;
-        if let Some(deadline) = self.deadline.filter(|_| !self.stopped.get()) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                self.stopped.set(true);
-                return Rest::Stop;
-            }
-            last = left <= limit;
-            limit = limit.min(left);
-        }
-        let why = match futex::wait(self.words.futex_word(at), seen, Some(limit)) {
-            Woken::Maybe => return Rest::Over,
-            Woken::TimeUp if last => {
-                self.stopped.set(true);
-                return Rest::Stop;
-            }
-            Woken::TimeUp => Why::Slice,
-            Woken::Signal => Why::Signal,
+impl Wait<'_> {
+    /// The same for a descriptor: sleeps until there are bytes, or nobody has the other end open.
+    ///
+    /// # Errors
+    /// If the descriptor is bad.
+    pub(crate) fn look(&self, fd: BorrowedFd<'_>) -> Result<(Rest, Look)> {
+        let Some((limit, last)) = self.next_slice() else { return Ok((Rest::Stop, Look::Nothing)) };
+        let seen = event::look(fd, Some(limit))?;
+        let rest = match seen {
+            Look::Nothing => self.slice_over(last),
+            Look::Signal => self.signalled(),
+            Look::Seen { .. } => Rest::Over,
         };
-        if !self.stopped.get() && (self.give_up)(why) {
+        Ok((rest, seen))
+    }
+
+    /// Until when, if there is an end.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// How long to sleep now, and whether that is to the end of the wait. `None`: it is over.
+    fn next_slice(&self) -> Option<(Duration, bool)> {
+        let limit = self.slice.get();
+        // whoever was stopped may sleep once more, for a guard: then not for long at a time
+        let Some(deadline) = self.deadline.filter(|_| !self.stopped.get()) else {
+            return Some((limit, false));
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            self.stopped.set(true);
+            return None;
+        }
+        Some((limit.min(left), left <= limit))
+    }
+
+    fn slice_over(&self, last: bool) -> Rest {
+        if last || self.is_given_up(Why::Slice) {
             self.stopped.set(true);
             return Rest::Stop;
         }
-        if why == Why::Signal {
-            return Rest::Over;
-        }
         self.slice.set((self.slice.get() * 2).min(LONGEST_SLICE));
         Rest::Slice
+    }
+
+    fn signalled(&self) -> Rest {
+        if self.is_given_up(Why::Signal) {
+            self.stopped.set(true);
+            return Rest::Stop;
+        }
+        Rest::Over
+    }
+
+    fn is_given_up(&self, why: Why) -> bool {
+        !self.stopped.get() && (self.give_up)(why)
+    }
+}
+
+impl Kernel for Wait<'_> {
+    fn sleep(&self, at: usize, seen: u32) -> Rest {
+        let Some((limit, last)) = self.next_slice() else { return Rest::Stop };
+        match futex::wait(self.words.futex_word(at), seen, Some(limit)) {
+            Woken::Maybe => Rest::Over,
+            Woken::TimeUp => self.slice_over(last),
+            Woken::Signal => self.signalled(),
+        }
     }
 
     fn wake(&self, at: usize, all: bool) {
@@ -175,6 +218,10 @@ impl Kernel for Wait<'_> {
 
     fn alive(&self, who: Who) -> bool {
         alive(who)
+    }
+
+    fn stopped(&self) -> bool {
+        self.stopped.get()
     }
 }
 

@@ -247,7 +247,9 @@ impl Payload {
         self
     }
 
-    fn parts(&self) -> Vec<&[u8]> {
+    /// The bytes in their parts, one after the other.
+    #[must_use]
+    pub fn parts(&self) -> Vec<&[u8]> {
         let inserts = self.more.as_ref().map_or(&[][..], |more| &more.inserts);
         let mut parts = Vec::with_capacity(2 * inserts.len() + 1);
         let mut from = 0;

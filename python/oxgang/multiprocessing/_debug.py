@@ -9,19 +9,19 @@ Loaded only then; without the variable nothing here exists.
 """
 
 import os
-import sys
 import threading
 import time
-import traceback
 
 from oxgang import _core
-
-SLICE_S = 0.1
+from oxgang._telling import SLICE_S
+from oxgang._telling import stack as _stack
+from oxgang._telling import tell as _tell
+from oxgang._telling import where as _where
+from oxgang._telling import who as _who
 
 _held = {}  # thread -> [(lock, stack where it took it)]
 _orders = {}  # (lock, lock) -> stacks of where the first order was seen
 _told = set()
-_telling = threading.Lock()
 
 
 def watch(cls):
@@ -32,17 +32,7 @@ def watch(cls):
     cls.__exit__ = _exit
 
 
-def _after_fork_in_child():
-    global _telling
-    _held.clear()
-    _telling = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-def _stack():
-    return traceback.format_stack(sys._getframe(2))
+os.register_at_fork(after_in_child=_held.clear)
 
 
 def _acquire(self, block=True, timeout=None):
@@ -113,20 +103,6 @@ def _check_order(held, where, lock, stack):
         _tell_inversion((held, where), (lock, stack), other, local)
     held._precedes(lock)
     _orders.setdefault((first, then), (where, stack))
-
-
-def _tell(lines):
-    with _telling:
-        sys.stderr.write("".join(line if line.endswith("\n") else f"{line}\n" for line in lines))
-        sys.stderr.flush()
-
-
-def _where(text, stack):
-    return [f"  {text}:", *(f"  {line}" for entry in stack for line in entry.splitlines())]
-
-
-def _who():
-    return f"thread {threading.current_thread().name} of process {os.getpid()}"
 
 
 def _tell_inversion(first, then, other, local):

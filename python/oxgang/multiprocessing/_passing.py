@@ -6,6 +6,7 @@ pool) opens it by the number that it has in the sending process, through ``/proc
 it is gets checked. Nothing is named, so nothing is left behind.
 """
 
+import contextlib
 import os
 import weakref
 from multiprocessing import context, reduction
@@ -31,7 +32,41 @@ def rebuild(cls, address, duplicate, arguments):
     """The primitive in the process that it was sent to."""
     inherited = None if duplicate is None else duplicate.detach()
     made = cls._attach(address, inherited, *arguments)
-    if inherited is not None and inherited not in _arrived:
-        _arrived.add(inherited)  # the primitive has opened it for itself
-        os.close(inherited)
+    if inherited is not None:
+        _close_once(inherited)
     return made
+
+
+def _close_once(inherited):
+    """Closes a descriptor that this process was started with: what it is for has been opened."""
+    if inherited not in _arrived:
+        _arrived.add(inherited)
+        os.close(inherited)
+
+
+def parts(address_for, fds_of):
+    """What is sent of a thing with several descriptors: its address, and duplicates for a child.
+
+    Args:
+        address_for: Gives the address; its argument says whether the receiver inherits.
+        fds_of: The descriptors that an address names.
+    """
+    popen = context.get_spawning_popen()
+    if popen is None:
+        return address_for(False), None
+    address = address_for(True)
+    return address, [reduction.DupFd(fd) for fd in fds_of(address)]
+
+
+@contextlib.contextmanager
+def inherited(duplicates):
+    """The descriptors that arrived with such parts, while the thing opens them for itself."""
+    if duplicates is None:
+        yield None
+        return
+    fds = tuple(duplicate.detach() for duplicate in duplicates)
+    try:
+        yield fds
+    finally:
+        for fd in fds:
+            _close_once(fd)

@@ -46,7 +46,6 @@ class BaseProxy(_standard.BaseProxy):
     """
 
     _address_to_local = _wire.homes
-    _mutex = _wire.mutex
     _standard_ = _standard.BaseProxy  # what a standard peer takes it for
 
     def __init__(  # noqa: PLR0917 the standard signature

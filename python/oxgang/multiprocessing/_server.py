@@ -24,8 +24,11 @@ from multiprocessing import managers as _standard
 from multiprocessing import process, util
 from traceback import format_exc
 
+from oxgang import _core
 from oxgang.multiprocessing import _listener, _wire
 
+_ALONE = ("accept_connection", "accept_line", "shutdown")  # what a connection is made for
+_LAST_S = 1.0  # for a thread that has been told to end, and has nothing else to do
 _RETRY_S = 0.05  # after a connection that could not be taken, for want of descriptors mostly
 
 
@@ -44,6 +47,11 @@ class Server(_standard.Server):
     def __init__(self, registry, address, authkey, serializer):
         super().__init__(registry, address, authkey, serializer)
         self.stop_event = threading.Event()
+        self._lines = {}  # line -> the thread that serves it
+        self._places = None
+        # descriptors pass through sockets of the machine only, and lines have one encoding
+        unix = _listener.address_type(_wire.plain(self.address)) == "AF_UNIX"
+        self._has_lines = unix and serializer == "pickle"
         # for proxies among the objects: they call this very server
         _wire.home_of(self.address).authkey_or(authkey)
 
@@ -57,10 +65,20 @@ class Server(_standard.Server):
             with contextlib.suppress(KeyboardInterrupt, SystemExit):
                 self.stop_event.wait()
         finally:
+            self._hang_up()
             if sys.stdout != sys.__stdout__:
                 util.debug("resetting stdout, stderr")
                 sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
             sys.exit(0)
+
+    def _hang_up(self):
+        """Ends the threads that wait for clients: the interpreter must not end under them."""
+        lines = dict(self._lines)
+        waiting = [thread for line, thread in lines.items() if line.waits]
+        for line in lines:
+            line.hang_up()
+        for thread in waiting:
+            thread.join(_LAST_S)
 
     def accepter(self):
         """Takes connections, each to a thread of its own."""
@@ -133,7 +151,7 @@ class Server(_standard.Server):
         """Does what a request asks for: kind of the answer, and what to say."""
         try:
             ident, name, args, kwds = request
-            if ident is None:
+            if ident is None and name not in _ALONE:
                 return "#RETURN", self._own(name)(conn, *args, **kwds)
             obj, exposed, types = self.id_to_obj.get(ident) or self.id_to_local_proxy_obj[ident]
             if name in exposed:
@@ -171,11 +189,25 @@ class Server(_standard.Server):
         with _wire.standard_peer():
             self.serve_client(c)
 
-    def accept_line(self, c, name):
-        """Serves a client of this package: through a line if there can be one."""
-        threading.current_thread().name = name
-        c.send(("#RETURN", (os.getpid(), None)))
-        self.serve_client(c)
+    def accept_line(self, c, name, wanted=True):
+        """Serves a client of this package: through a line if it wants one and there can be one."""
+        thread = threading.current_thread()
+        thread.name = name
+        wanted = wanted and self._has_lines
+        c.send(("#RETURN", (os.getpid(), wanted)))
+        if not wanted:
+            self.serve_client(c)
+            return
+        with self.mutex:
+            self._places = self._places or _core.LinePlaces()
+        line = _core.Line.offer(os.dup(c.fileno()), self._places)
+        c.close()
+        self._lines[line] = thread
+        try:
+            self.serve_client(line)
+        finally:
+            del self._lines[line]
+            line.close()
 
     def create(self, c, typeid, /, *args, **kwds):
         """Makes an object; its identity and what is exposed of it."""

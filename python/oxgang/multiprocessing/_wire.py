@@ -20,6 +20,7 @@ from multiprocessing import process, util
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 
+from oxgang import _core
 from oxgang.errors import ManagerDied
 from oxgang.multiprocessing import _listener
 
@@ -160,11 +161,8 @@ def unwrap(kind, result):
 
 def gone(address, error, pid=None):
     """The error for a server that is no more."""
-    if pid is None:
-        text = f"the manager at {address!r} has ended, or does not listen: {error}"
-    else:
-        text = f"the manager process ({pid}) has ended: {error}"
-    return ManagerDied(text, pid=pid)
+    who = f"at {address!r}" if pid is None else f"process ({pid})"
+    return ManagerDied(f"the manager {who} has ended, or does not listen: {error}", pid=pid)
 
 
 def put_back(ways, way):
@@ -185,6 +183,8 @@ class Home:
         self.ways = Ways()
         self.idset = _standard.ProcessLocalSet()
         self.is_standard = False
+        self.pid = None  # of the server, as far as it has said
+        self.has_line = True  # as far as is known: descriptors may not pass, in a sandbox
         self._authkey = None
 
     def authkey_or(self, authkey):
@@ -211,13 +211,33 @@ class Home:
         with self._no_more():
             way = None
             if not self.is_standard and client is _listener.Client:
-                way = _open_own(client(self.address, authkey=authkey), self.address, name)
+                way = self._open_own(authkey, name)
                 self.is_standard = way is None
             if way is None:
                 connection = client(self.address, authkey=authkey)
                 dispatch(connection, None, "accept_connection", (name,))
                 way = Standard(connection, self.address, None)
         return way
+
+    def _open_own(self, authkey, name):
+        """A way to a server of this package; None: it is none."""
+        connection = _listener.Client(self.address, authkey=authkey)
+        connection.send((None, "accept_line", (name, self.has_line), {}))
+        kind, found = connection.recv()
+        if kind != "#RETURN":
+            connection.close()
+            return None  # a standard server does not know the word
+        self.pid, has_line = found
+        if not has_line:
+            return Standard(connection, self.address, self.pid)
+        fd = os.dup(connection.fileno())
+        connection.close()
+        try:
+            return _core.Line.take_up(fd)
+        except OSError as error:
+            util.info("no line to the manager, the standard wire instead: %s", error)
+            self.has_line = False
+            return self._open_own(authkey, name)
 
     def ask(self, authkey, client, name, args=(), kwds=NO_KWDS):
         """What the server itself, not one of its objects, answers."""
@@ -256,32 +276,19 @@ class Home:
         except ManagerDied:
             raise
         except (ConnectionError, FileNotFoundError, EOFError) as error:
-            raise gone(self.address, error) from error
+            raise gone(self.address, error, self.pid) from error
 
 
 homes = {}
-mutex = util.ForkAwareThreadLock()
 
 
 def home_of(address):
     """What is known of the server at `address`."""
     address = plain(address)
-    home = homes.get(address)
-    if home is None:
-        with mutex:
-            home = homes.setdefault(address, Home(address))
-    return home
+    # no lock: a finalizer, which comes here, may run in the midst of this
+    return homes.get(address) or homes.setdefault(address, Home(address))
 
 
 def plain(address):
     """One and the same for one address: the kernel gives names without a file back as bytes."""
     return os.fsdecode(address) if isinstance(address, bytes) else address
-
-
-def _open_own(connection, address, name):
-    connection.send((None, "accept_line", (name,), {}))
-    kind, found = connection.recv()
-    if kind == "#RETURN":
-        return Standard(connection, address, found[0])
-    connection.close()
-    return None  # a standard server does not know the word

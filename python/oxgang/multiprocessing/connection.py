@@ -1,12 +1,14 @@
-"""`multiprocessing.connection`: listeners and clients are ours, the rest is the standard
-library's."""
+"""`multiprocessing.connection`: pipes in shared memory, listeners and clients.
+
+An end of a `Pipe` is a `Connection`. What is made from a descriptor, or comes from a `Listener`, is
+the standard library's own `Connection`, which speaks the standard format. `wait` takes both.
+"""
 
 from multiprocessing.connection import (
     BUFSIZE,
     CONNECTION_TIMEOUT,
     Connection,
     ConnectionWrapper,
-    Pipe,
     default_family,
     families,
     wait,
@@ -25,6 +27,7 @@ from oxgang.multiprocessing._listener import (
     arbitrary_address,
     deliver_challenge,
 )
+from oxgang.multiprocessing._pipes import Pipe
 
 __all__ = [
     "BUFSIZE",

@@ -86,6 +86,30 @@ class _Primitives:
 
         return Barrier(parties, action, timeout, ctx=self.get_context())
 
+    def Queue(self, maxsize=0):
+        """A queue of objects; see `oxgang.multiprocessing.queues.Queue`."""
+        from oxgang.multiprocessing.queues import Queue
+
+        return Queue(maxsize, ctx=self.get_context())
+
+    def JoinableQueue(self, maxsize=0):
+        """A queue whose items are reported done."""
+        from oxgang.multiprocessing.queues import JoinableQueue
+
+        return JoinableQueue(maxsize, ctx=self.get_context())
+
+    def SimpleQueue(self):
+        """A queue of objects without limits."""
+        from oxgang.multiprocessing.queues import SimpleQueue
+
+        return SimpleQueue(ctx=self.get_context())
+
+    def Pipe(self, duplex=True):
+        """Two connected ends; see `oxgang.multiprocessing.connection.Pipe`."""
+        from oxgang.multiprocessing.connection import Pipe
+
+        return Pipe(duplex)
+
     def RawValue(self, typecode_or_type, *args):
         """A ctypes object in shared memory."""
         from oxgang.multiprocessing.sharedctypes import RawValue

@@ -234,7 +234,9 @@ class BaseManager(_standard.BaseManager):
             initializer(*initargs)
         server = cls._Server(registry, address, authkey, serializer)
         parent = process.parent_process()
-        threading.Thread(target=_end_with, args=(parent, server.stop_event), daemon=True).start()
+        if parent is not None:
+            arguments = (parent, server.stop_event)
+            threading.Thread(target=_end_with, args=arguments, daemon=True).start()
         writer.send(server.address)
         writer.close()
         util.info("manager serving at %r", server.address)

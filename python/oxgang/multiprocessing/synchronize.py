@@ -14,7 +14,7 @@ import os
 import threading
 import time
 
-from oxgang import _core
+from oxgang import _core, _telling
 from oxgang.multiprocessing import _passing
 
 __all__ = ["Barrier", "BoundedSemaphore", "Condition", "Event", "Lock", "RLock", "Semaphore"]
@@ -333,7 +333,7 @@ class Barrier:
         return f"<{type(self).__qualname__} at {id(self):#x}: {state}>"
 
 
-if "locks" in os.environ.get("OXGANG_DEBUG", "").split(","):
+if _telling.wanted():
     from oxgang.multiprocessing import _debug
 
     _debug.watch(Lock)

@@ -38,7 +38,8 @@ use pyo3::{PyTraverseError, PyVisit};
 use self::cell::{CANCELLED, FINISHED, NOTIFIED, PENDING, RUNNING, STATE_NAMES, is_done};
 pub use self::cell::{Cell, Source};
 use self::telling::{call_back, deliver, run_callbacks};
-use crate::port::{self, Awaiting, Item, Mailbox, Terminating};
+use crate::awaiting::{Awaiting, Terminating};
+use crate::port::{self, Item, Mailbox};
 use crate::python::standard;
 use crate::{payload, wait};
 

@@ -172,7 +172,7 @@ impl<W: Words> Lock<W> {
 
     /// Takes it for the few steps that a guard is held. It cannot be stopped: guards are held for
     /// moments. Gives the dead holder that it was taken over from, if so.
-    pub(super) fn guard(&self, me: Who, kernel: &impl Kernel) -> Option<Who> {
+    pub(crate) fn guard(&self, me: Who, kernel: &impl Kernel) -> Option<Who> {
         for _ in 0..GLANCES {
             if self.try_take(me) {
                 return None;
@@ -189,7 +189,7 @@ impl<W: Words> Lock<W> {
     }
 
     /// Gives a guard back.
-    pub(super) fn unguard(&self, kernel: &impl Kernel) {
+    pub(crate) fn unguard(&self, kernel: &impl Kernel) {
         // a guard that is not held any more was taken over from us as dead: not ours to give back
         let _taken_over = self.release(kernel);
     }

@@ -71,6 +71,11 @@ pub trait Kernel {
     fn pause(&self) {
         std::hint::spin_loop();
     }
+
+    /// Whether a sleep has ended by [`Rest::Stop`]: the caller does not want it any more.
+    fn stopped(&self) -> bool {
+        false
+    }
 }
 
 impl<K: Kernel + ?Sized> Kernel for &K {
@@ -85,6 +90,9 @@ impl<K: Kernel + ?Sized> Kernel for &K {
     }
     fn pause(&self) {
         (**self).pause();
+    }
+    fn stopped(&self) -> bool {
+        (**self).stopped()
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use oxgang_shm::arena::{Arena, Block};
 use oxgang_shm::channel::{OwnerEnd, Shape, WorkerEnd};
+use oxgang_shm::line::{self, DOZES, End, Found};
 use oxgang_shm::ring::{Consumer, FIRST_INCARNATION, Full, PAD, Producer, READY, REVOKED, RingAt};
 use oxgang_shm::{HeapWords, Words};
 
@@ -214,4 +215,45 @@ pub fn block(data: &[u8]) {
     let extent_end = u128::from(block.extent) + u128::from(block.extent_length);
     assert!(start >= u128::from(block.extent) && end <= extent_end);
     assert!(extent_end <= u128::from(file) && block.extent_length > 0);
+}
+
+/// Either side of a line, whose other side is the stranger.
+pub fn line(data: &[u8]) {
+    const RING: usize = 4096;
+    let mut script = Script(data);
+    let words = Arc::new(HeapWords::new(line::bytes(RING)));
+    let header = [0, 8, 128, 256, 384, 512, 640, 768];
+    let frames = (4096..4096 + 160).chain(8192..8192 + 160).step_by(8);
+    let places: Vec<usize> = header.into_iter().chain(frames).collect();
+    let mut answerer = End::create(words.clone(), RING);
+    let Ok(mut asker) = End::open(words.clone()) else { return };
+    // it was sound for a while, and left something to be spoilt
+    for end in [&mut asker, &mut answerer] {
+        end.begin();
+        end.say(&[7; 20], 0).unwrap();
+    }
+    script.scribble(&words, &places);
+    let opened = End::open(words.clone());
+    let asks = script.byte().unwrap_or(0) % 2 == 0;
+    let Ok(mut end) = (if asks { opened } else { Ok(answerer) }) else { return };
+    let mut heard = Vec::new();
+    while let Some(what) = script.byte() {
+        script.scribble(&words, &places);
+        match end.hear(&mut heard) {
+            Err(_) => return, // the line is given up
+            Ok(Found::Message(_)) => heard.clear(),
+            Ok(Found::Nothing | Found::Part(_)) => {}
+        }
+        assert!(heard.len() <= RING * data.len(), "bytes out of nothing");
+        end.prepare_sleep(DOZES);
+        end.wake();
+        end.wake_needed();
+        if what % 2 == 0 {
+            end.begin();
+        }
+        script.scribble(&words, &places);
+        if end.has_room().is_err() || end.say(&vec![what; usize::from(what) * 9], 0).is_err() {
+            return;
+        }
+    }
 }

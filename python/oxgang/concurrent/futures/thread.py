@@ -73,8 +73,9 @@ class ThreadPoolExecutor(_core.ThreadPool, Executor, standard.ThreadPoolExecutor
         memory_limit: Refused: threads share their memory.
         retries: How many more times a call is run that raised one of `retry_on`.
         retry_on: Exception classes, one or a tuple.
+        context: Each call runs in a copy of its submitter's `contextvars` context.
 
-    The last five are oxgang's own; see ``docs/limits.md``.
+    The last six are oxgang's own; see ``docs/limits.md``.
 
     Raises:
         ValueError: max_workers is not greater than 0, or a limit is out of range or refused.
@@ -95,6 +96,7 @@ class ThreadPoolExecutor(_core.ThreadPool, Executor, standard.ThreadPoolExecutor
         memory_limit=None,
         retries=0,
         retry_on=(),
+        context=False,
     ):
         if max_workers is None:
             max_workers = min(32, cpu_count() + 4)
@@ -115,7 +117,7 @@ class ThreadPoolExecutor(_core.ThreadPool, Executor, standard.ThreadPoolExecutor
             thread_name_prefix or f"ThreadPoolExecutor-{ThreadPoolExecutor._counter()}"
         )
         self._start = initializer, initargs, []
-        self._queue = self._open(Future, max_workers, plan)
+        self._queue = self._open(Future, max_workers, plan, bool(context))
         self._starter = _Threads(self._queue, self._thread_name_prefix, self._start)
         self._threads = self._starter.all
         # an executor that becomes garbage finishes what it has, and ends

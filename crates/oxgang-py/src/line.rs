@@ -1,0 +1,273 @@
+//! The line between a proxy's thread and its thread in a manager's server: `oxgang::line` with
+//! Python's values and rules of waiting.
+//!
+//! | message | by | holds |
+//! |---|---|---|
+//! | [`PLAIN`] | asker | identity of the object, name of the method, arguments, keywords |
+//! | | answerer | kind of the answer, value |
+//! | [`PICKLED`] | either | a pickle of the same as a tuple |
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use oxgang::line::{Line as Engine, Patience, Places, Trouble};
+use oxgang_os::bell::Bell;
+use pyo3::exceptions::{PyEOFError, PyOSError, PyRuntimeError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyTuple};
+
+use crate::codec::{self, PICKLED, PLAIN};
+use crate::python::names;
+use crate::{raw, wait};
+
+/// More than this is not kept for the next message.
+const KEPT: usize = 1 << 20;
+
+/// Where those who use a server's lines may spin.
+#[pyclass(frozen, module = "oxgang._core")]
+pub struct LinePlaces(Places);
+
+#[pymethods]
+impl LinePlaces {
+    #[new]
+    fn new() -> PyResult<Self> {
+        Ok(Self(Places::new()?))
+    }
+}
+
+/// One side of a line.
+#[pyclass(frozen, module = "oxgang._core")]
+pub struct Line {
+    inner: Mutex<Option<Inner>>,
+    bell: Arc<Bell>,
+    peer: i32,
+    waits: AtomicBool,
+}
+
+struct Inner {
+    line: Engine,
+    buffer: Vec<u8>,
+}
+
+/// A message on its way out.
+enum Message<'py> {
+    Plain(Vec<u8>),
+    Pickle(Bound<'py, PyBytes>),
+}
+
+impl Message<'_> {
+    fn tag(&self) -> u64 {
+        match self {
+            Self::Plain(_) => u64::from(PLAIN),
+            Self::Pickle(_) => u64::from(PICKLED),
+        }
+    }
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Plain(bytes) => bytes,
+            Self::Pickle(pickle) => pickle.as_bytes(),
+        }
+    }
+}
+
+fn message<'py, const N: usize>(
+    py: Python<'py>,
+    values: [&Bound<'py, PyAny>; N],
+) -> PyResult<Message<'py>> {
+    if let Some(bytes) = codec::encode(values).and_then(codec::Encoded::into_bytes) {
+        return Ok(Message::Plain(bytes));
+    }
+    let whole = PyTuple::new(py, values)?;
+    let pickle = names(py)?.dumps_back.bind(py).call1((whole,))?;
+    Ok(Message::Pickle(pickle.cast_into()?))
+}
+
+fn values<'py, const N: usize>(
+    py: Python<'py>,
+    tag: u64,
+    mut bytes: &[u8],
+) -> PyResult<Bound<'py, PyTuple>> {
+    if tag == u64::from(PICKLED) {
+        let pickle = PyBytes::new(py, bytes);
+        return Ok(names(py)?.loads.bind(py).call1((pickle,))?.cast_into()?);
+    }
+    if tag != u64::from(PLAIN) || bytes.is_empty() {
+        return Err(PyOSError::new_err("a message in an unknown encoding"));
+    }
+    bytes = &bytes[1..];
+    PyTuple::new(py, codec::decode::<&[u8], N>(py, &mut bytes, &[])?)
+}
+
+/// Waits without the interpreter: what came of it, and what a signal handler raised.
+fn waiting<T: Send>(
+    py: Python<'_>,
+    work: impl FnOnce(&Patience<'_>) -> Result<T, Trouble> + Send,
+) -> (Result<T, Trouble>, Option<PyErr>) {
+    let (pid, thread) = oxgang_os::process::own_numbers();
+    py.detach(|| {
+        let raised = Cell::new(None);
+        let give_up = || wait::interrupted(&raised);
+        let done = work(&Patience::new(pid == thread, &give_up));
+        (done, raised.into_inner())
+    })
+}
+
+impl Line {
+    fn new(line: Engine) -> Self {
+        let (bell, peer) = (line.bell(), line.peer());
+        let inner = Mutex::new(Some(Inner { line, buffer: Vec::new() }));
+        Self { inner, bell, peer, waits: AtomicBool::new(false) }
+    }
+
+    fn inner(&self) -> PyResult<MutexGuard<'_, Option<Inner>>> {
+        let busy = "the line is in use by another call: each thread needs its own";
+        self.inner.try_lock().map_err(|_| PyRuntimeError::new_err(busy))
+    }
+
+    fn error(&self, py: Python<'_>, trouble: Trouble, raised: Option<PyErr>, asks: bool) -> PyErr {
+        if let Some(error) = raised {
+            return error;
+        }
+        match trouble {
+            Trouble::Gone if asks => gone(py, self.peer).unwrap_or_else(|error| error),
+            Trouble::Gone => PyEOFError::new_err(format!("the client ({}) has ended", self.peer)),
+            Trouble::Stopped => PyRuntimeError::new_err("the interpreter is ending"),
+            Trouble::Broken(error) => PyOSError::new_err(error),
+        }
+    }
+}
+
+fn gone(py: Python<'_>, pid: i32) -> PyResult<PyErr> {
+    let options = PyDict::new(py);
+    options.set_item("pid", pid)?;
+    let text = format!("the manager process ({pid}) has ended; make a new manager");
+    let class = py.import("oxgang.errors")?.getattr("ManagerDied")?;
+    Ok(PyErr::from_value(class.call((text,), Some(&options))?))
+}
+
+fn closed() -> PyErr {
+    PyOSError::new_err("the line is closed")
+}
+
+#[pymethods]
+impl Line {
+    /// Whether the server is of this package: other ways to servers have it too.
+    #[getter]
+    fn known(&self) -> bool {
+        true
+    }
+
+    /// Makes a line over a connected socket, whose descriptor it takes over: the server's side.
+    #[staticmethod]
+    fn offer(py: Python<'_>, fd: i32, places: &LinePlaces) -> PyResult<Self> {
+        let socket = raw::adopt(fd)?;
+        Ok(Self::new(py.detach(|| Engine::offer(socket, &places.0))?))
+    }
+
+    /// Takes up the line that is offered through a socket, whose descriptor it takes over.
+    #[staticmethod]
+    fn take_up(py: Python<'_>, fd: i32) -> PyResult<Self> {
+        let socket = raw::adopt(fd)?;
+        Ok(Self::new(py.detach(|| Engine::take_up(socket))?))
+    }
+
+    /// The other side's process.
+    #[getter]
+    fn pid(&self) -> i32 {
+        self.peer
+    }
+
+    /// Whether a thread waits in `recv` now.
+    #[getter]
+    fn waits(&self) -> bool {
+        self.waits.load(Ordering::Acquire)
+    }
+
+    /// Whether the next call can go through it.
+    fn usable(&self) -> bool {
+        let guard = self.inner.try_lock().ok();
+        guard.is_some_and(|guard| guard.as_ref().is_some_and(|inner| inner.line.usable()))
+    }
+
+    /// Lets go of it; the other side finds this one gone, whoever else has the socket open.
+    fn close(&self) -> PyResult<()> {
+        self.bell.hang_up();
+        self.inner()?.take();
+        Ok(())
+    }
+
+    /// Ends it while another thread may be using it.
+    fn hang_up(&self) {
+        self.bell.hang_up();
+    }
+
+    /// Calls a method: kind and value of the answer.
+    fn call<'py>(
+        &self,
+        py: Python<'py>,
+        ident: &Bound<'py, PyAny>,
+        name: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyAny>,
+        kwds: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyTuple>> {
+        let question = message(py, [ident, name, args, kwds])?;
+        let mut guard = self.inner()?;
+        let Inner { line, buffer } = guard.as_mut().ok_or_else(closed)?;
+        buffer.clear();
+        let (bytes, tag) = (question.bytes(), question.tag());
+        let (done, raised) = waiting(py, |patience| line.ask(bytes, tag, buffer, patience));
+        let answered = done.map_err(|trouble| self.error(py, trouble, raised, true))?;
+        // what unpickling runs may call through this thread's other ways, not through this one
+        let taken = std::mem::take(buffer);
+        drop(guard);
+        let answer = values::<2>(py, answered, &taken);
+        self.keep(taken);
+        answer
+    }
+
+    /// The next request.
+    fn recv<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let mut guard = self.inner()?;
+        let Inner { line, buffer } = guard.as_mut().ok_or_else(closed)?;
+        buffer.clear();
+        self.waits.store(true, Ordering::Release);
+        let (done, raised) = waiting(py, |patience| line.listen(buffer, patience));
+        self.waits.store(false, Ordering::Release);
+        let tag = done.map_err(|trouble| self.error(py, trouble, raised, false))?;
+        let taken = std::mem::take(buffer);
+        drop(guard);
+        let request = values::<4>(py, tag, &taken);
+        self.keep(taken);
+        request
+    }
+
+    /// Sends an answer: a tuple of its kind and a value.
+    fn send<'py>(&self, py: Python<'py>, answer: &Bound<'py, PyTuple>) -> PyResult<()> {
+        let (kind, value) = (answer.get_borrowed_item(0)?, answer.get_borrowed_item(1)?);
+        let answer = message(py, [&kind.to_owned(), &value.to_owned()])?;
+        let mut guard = self.inner()?;
+        let Inner { line, .. } = guard.as_mut().ok_or_else(closed)?;
+        let (bytes, tag) = (answer.bytes(), answer.tag());
+        let (done, raised) = waiting(py, |patience| line.say(bytes, tag, patience));
+        done.map_err(|trouble| self.error(py, trouble, raised, false))
+    }
+
+    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
+        let name = slf.get_type().getattr(intern!(slf.py(), "__qualname__"))?;
+        Ok(format!("<{name} to process {}>", slf.get().peer))
+    }
+}
+
+impl Line {
+    /// A buffer may be used for the next message, if nobody has begun one since.
+    fn keep(&self, buffer: Vec<u8>) {
+        if buffer.capacity() <= KEPT
+            && let Ok(mut guard) = self.inner.try_lock()
+            && let Some(inner) = guard.as_mut()
+        {
+            inner.buffer = buffer;
+        }
+    }
+}

@@ -1,0 +1,628 @@
+//! `queue.Queue` and `LifoQueue`: items, and who waits for them, under the rule of
+//! [`threading`](crate::threading).
+//!
+//! A queue begins *native*: its items are kept here. It becomes *plain*, for good, when somebody
+//! asks for what only Python can show or do: `mutex`, a condition, `queue`, or a class with
+//! `_put` and the like of its own. Then the items are in `queue`, everything is done with `mutex`
+//! held (by [`plain`], and by `oxgang._plain_queue` where somebody has to wait), and here are left `maxsize`, `unfinished_tasks` and
+//! `is_shutdown`. Who waits natively when that happens is called, and waits on over there.
+//!
+//! An item that is put calls the one who has waited for one the longest; who is quicker may have it.
+
+mod plain;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Instant;
+
+use oxgang::parking::{Call, Line};
+use pyo3::exceptions::{PyAttributeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyFloat, PyList, PyTuple};
+use pyo3::{PyTraverseError, PyVisit, intern};
+
+use crate::threading::{Books, wait_until};
+use crate::wait;
+
+/// First in, first out.
+const FIFO: u8 = 0;
+/// Last in, first out.
+const LIFO: u8 = 1;
+/// Smallest first; always plain.
+const PRIORITY: u8 = 2;
+/// As the class has it; always plain.
+const CUSTOM: u8 = 3;
+
+#[derive(Default)]
+struct Inside {
+    items: VecDeque<Py<PyAny>>,
+    /// 0 or less: no limit.
+    most: i64,
+    unfinished: i64,
+    shut: bool,
+    plain: bool,
+    getters: Line,
+    putters: Line,
+    joiners: Line,
+}
+
+impl Inside {
+    fn is_full(&self) -> bool {
+        0 < self.most && self.most as usize <= self.items.len()
+    }
+
+    fn call_all(&mut self) -> Vec<Call> {
+        let mut calls = self.getters.call_all();
+        calls.append(&mut self.putters.call_all());
+        calls.append(&mut self.joiners.call_all());
+        calls
+    }
+}
+
+/// What a plain queue shows.
+#[derive(Default)]
+struct Shown {
+    mutex: Option<Py<PyAny>>,
+    not_empty: Option<Py<PyAny>>,
+    not_full: Option<Py<PyAny>>,
+    all_tasks_done: Option<Py<PyAny>>,
+    queue: Option<Py<PyAny>>,
+}
+
+/// Base of the queues of `oxgang.queue`.
+#[pyclass(subclass, frozen, weakref, module = "oxgang._core")]
+#[derive(Default)]
+pub struct LocalQueue {
+    books: Books<Inside>,
+    kind: AtomicU8,
+    /// As it was given.
+    maxsize: Books<Option<Py<PyAny>>>,
+    shown: Books<Shown>,
+}
+
+/// What Python has to say.
+struct Names {
+    empty: Py<PyAny>,
+    full: Py<PyAny>,
+    shut_down: Py<PyAny>,
+    plain: Py<PyModule>,
+}
+
+fn names(py: Python<'_>) -> PyResult<&Names> {
+    static NAMES: PyOnceLock<Names> = PyOnceLock::new();
+    NAMES.get_or_try_init(py, || {
+        let plain = py.import("oxgang._plain_queue")?;
+        let of = |name: &str| -> PyResult<Py<PyAny>> { Ok(plain.getattr(name)?.unbind()) };
+        let (empty, full, shut_down) = (of("Empty")?, of("Full")?, of("ShutDown")?);
+        Ok(Names { empty, full, shut_down, plain: plain.unbind() })
+    })
+}
+
+fn raise(py: Python<'_>, which: impl FnOnce(&Names) -> &Py<PyAny>) -> PyErr {
+    let made = names(py).and_then(|names| which(names).bind(py).call0());
+    made.map_or_else(|error| error, PyErr::from_value)
+}
+
+/// How long a call may take.
+enum Patience {
+    None,
+    Until(Option<Instant>),
+}
+
+impl Patience {
+    fn of(block: Option<&Bound<'_, PyAny>>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
+        if !may_block(block)? {
+            return Ok(Self::None);
+        }
+        if let Some(timeout) = timeout
+            && timeout.lt(0)?
+        {
+            return Err(PyValueError::new_err("'timeout' must be a non-negative number"));
+        }
+        wait::deadline(timeout).map(Self::Until)
+    }
+
+    /// As arguments: `block`, `timeout`.
+    fn left(&self) -> (bool, Option<f64>) {
+        match self {
+            Self::None => (false, None),
+            Self::Until(end) => {
+                let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+                (true, left.map(|left| left.as_secs_f64()))
+            }
+        }
+    }
+}
+
+/// How a wait at a queue ends.
+enum End<T> {
+    Done(T, Option<Call>),
+    Shut,
+    Plain,
+}
+
+impl LocalQueue {
+    fn pop(&self, inside: &mut Inside) -> Option<Py<PyAny>> {
+        if self.kind.load(Ordering::Relaxed) == LIFO {
+            inside.items.pop_back()
+        } else {
+            inside.items.pop_front()
+        }
+    }
+
+    /// By Python's hand, with `mutex`.
+    #[cold]
+    fn plainly<'py>(
+        slf: &Bound<'py, Self>,
+        name: &str,
+        arguments: impl pyo3::call::PyCallArgs<'py>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        names(py)?.plain.bind(py).getattr(name)?.call1(arguments)
+    }
+
+    #[cold]
+    fn put_slowly(
+        slf: &Bound<'_, Self>,
+        item: Py<PyAny>,
+        block: Option<&Bound<'_, PyAny>>,
+        timeout: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        let patience = Patience::of(block, timeout)?;
+        let Patience::Until(deadline) = patience else {
+            return Err(raise(py, |names| &names.full));
+        };
+        let mut item = Some(item);
+        let put = |inside: &mut Inside| match () {
+            () if inside.plain => Some(End::Plain),
+            () if inside.shut => Some(End::Shut),
+            () if inside.is_full() => None,
+            () => {
+                inside.items.extend(item.take());
+                inside.unfinished += 1;
+                Some(End::Done((), inside.getters.call()))
+            }
+        };
+        match wait_until(py, &this.books, |inside| &mut inside.putters, deadline, put)? {
+            Some(End::Done((), call)) => {
+                drop(call);
+                Ok(())
+            }
+            Some(End::Shut) => Err(raise(py, |names| &names.shut_down)),
+            Some(End::Plain) => {
+                let (block, left) = patience.left();
+                Self::plainly(slf, "put", (slf, item, block, left)).map(drop)
+            }
+            None => Err(raise(py, |names| &names.full)),
+        }
+    }
+
+    #[cold]
+    fn get_slowly<'py>(
+        slf: &Bound<'py, Self>,
+        block: Option<&Bound<'_, PyAny>>,
+        timeout: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (py, this) = (slf.py(), slf.get());
+        let patience = Patience::of(block, timeout)?;
+        let Patience::Until(deadline) = patience else {
+            return Err(raise(py, |names| &names.empty));
+        };
+        let get = |inside: &mut Inside| {
+            if inside.plain {
+                return Some(End::Plain);
+            }
+            match this.pop(inside) {
+                Some(item) => Some(End::Done(item, inside.putters.call())),
+                None => inside.shut.then_some(End::Shut),
+            }
+        };
+        match wait_until(py, &this.books, |inside| &mut inside.getters, deadline, get)? {
+            Some(End::Done(item, call)) => {
+                drop(call);
+                Ok(item.into_bound(py))
+            }
+            Some(End::Shut) => Err(raise(py, |names| &names.shut_down)),
+            Some(End::Plain) => {
+                let (block, left) = patience.left();
+                Self::plainly(slf, "get", (slf, block, left))
+            }
+            None => Err(raise(py, |names| &names.empty)),
+        }
+    }
+
+    /// One of the things shown; makes the queue plain.
+    fn show<'py>(
+        slf: &Bound<'py, Self>,
+        which: impl Fn(&mut Shown) -> &mut Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (py, this) = (slf.py(), slf.get());
+        if !this.books.open(py).plain {
+            Self::plainly(slf, "open_up", (slf,))?;
+        }
+        let found = which(&mut this.shown.open(py)).as_ref().map(|one| one.clone_ref(py));
+        found.map(|found| found.into_bound(py)).ok_or_else(|| {
+            PyAttributeError::new_err(
+                "the queue has no such attribute yet: call super().__init__()",
+            )
+        })
+    }
+
+    fn replace(
+        slf: &Bound<'_, Self>,
+        value: Py<PyAny>,
+        which: impl Fn(&mut Shown) -> &mut Option<Py<PyAny>>,
+    ) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        if !this.books.open(py).plain {
+            Self::plainly(slf, "open_up", (slf,))?;
+        }
+        let before = which(&mut this.shown.open(py)).replace(value);
+        drop(before);
+        Ok(())
+    }
+}
+
+#[pymethods]
+impl LocalQueue {
+    #[new]
+    #[pyo3(signature = (*_args, **_kwargs))]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
+        Self::default()
+    }
+
+    fn _open(&self, kind: u8) -> PyResult<()> {
+        if !(FIFO..=CUSTOM).contains(&kind) {
+            return Err(PyValueError::new_err("no such kind of queue"));
+        }
+        self.kind.store(kind, Ordering::Relaxed);
+        Ok(())
+    }
+
+    #[getter]
+    fn _kind(&self) -> u8 {
+        self.kind.load(Ordering::Relaxed)
+    }
+
+    /// Makes it plain: it shows these from now on. Gives its items, or ``None`` if it was plain.
+    fn _give_over(
+        slf: &Bound<'_, Self>,
+        mutex: Py<PyAny>,
+        not_empty: Py<PyAny>,
+        not_full: Py<PyAny>,
+        all_tasks_done: Py<PyAny>,
+        queue: Option<Py<PyAny>>,
+    ) -> PyResult<Option<Py<PyList>>> {
+        let (py, this) = (slf.py(), slf.get());
+        let (mutex, not_empty) = (Some(mutex), Some(not_empty));
+        let (not_full, all_tasks_done) = (Some(not_full), Some(all_tasks_done));
+        let mut shown = Shown { mutex, not_empty, not_full, all_tasks_done, queue };
+        let (items, calls) = {
+            let mut inside = this.books.open(py);
+            if inside.plain {
+                return Ok(None);
+            }
+            std::mem::swap(&mut *this.shown.open(py), &mut shown);
+            inside.plain = true;
+            (std::mem::take(&mut inside.items), inside.call_all())
+        };
+        drop((shown, calls));
+        PyList::new(py, items).map(|items| Some(items.unbind()))
+    }
+
+    /// Puts an item into the queue; waits for room if there is none.
+    ///
+    /// Args:
+    ///     item: Anything.
+    ///     block: ``False``: does not wait.
+    ///     timeout: Seconds to wait at most.
+    ///
+    /// Raises `Full` if there was no room, `ShutDown` if the queue was shut down, `ValueError` for
+    /// a negative timeout.
+    #[pyo3(signature = (item, block=None, timeout=None))]
+    fn put(
+        slf: &Bound<'_, Self>,
+        item: Py<PyAny>,
+        block: Option<&Bound<'_, PyAny>>,
+        timeout: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        let mut inside = this.books.open(py);
+        if inside.plain {
+            drop(inside);
+            return plain::put(slf, item, block, timeout);
+        }
+        if inside.shut {
+            drop(inside);
+            return Err(raise(py, |names| &names.shut_down));
+        }
+        if inside.most > 0 && (timeout.is_some() || inside.is_full()) {
+            drop(inside);
+            return Self::put_slowly(slf, item, block, timeout);
+        }
+        inside.items.push_back(item);
+        inside.unfinished += 1;
+        if !inside.getters.is_empty() {
+            let call = inside.getters.call();
+            drop(inside);
+            drop(call);
+        }
+        Ok(())
+    }
+
+    /// Takes an item out of the queue; waits for one if there is none.
+    ///
+    /// Args:
+    ///     block: ``False``: does not wait.
+    ///     timeout: Seconds to wait at most.
+    ///
+    /// Raises `Empty` if there was none, `ShutDown` if there is none and the queue was shut down,
+    /// `ValueError` for a negative timeout.
+    #[pyo3(signature = (block=None, timeout=None))]
+    fn get<'py>(
+        slf: &Bound<'py, Self>,
+        block: Option<&Bound<'_, PyAny>>,
+        timeout: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (py, this) = (slf.py(), slf.get());
+        let mut inside = this.books.open(py);
+        if inside.plain {
+            drop(inside);
+            return plain::get(slf, block, timeout);
+        }
+        if timeout.is_none()
+            && let Some(item) = this.pop(&mut inside)
+        {
+            if !inside.putters.is_empty() {
+                let call = inside.putters.call();
+                drop(inside);
+                drop(call);
+            }
+            return Ok(item.into_bound(py));
+        }
+        let shut = inside.shut && inside.items.is_empty();
+        drop(inside);
+        if shut {
+            return Err(raise(py, |names| &names.shut_down));
+        }
+        Self::get_slowly(slf, block, timeout)
+    }
+
+    /// `put` without waiting.
+    fn put_nowait<'py>(slf: &Bound<'py, Self>, item: Py<PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        slf.call_method1(intern!(slf.py(), "put"), (item, false))
+    }
+
+    /// `get` without waiting.
+    fn get_nowait<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        slf.call_method1(intern!(slf.py(), "get"), (false,))
+    }
+
+    /// Says that one item that was taken out is done with.
+    ///
+    /// Raises `ValueError` if that was said more often than there were items.
+    fn task_done(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        let mut inside = this.books.open(py);
+        if inside.plain {
+            drop(inside);
+            return Self::plainly(slf, "task_done", (slf,)).map(drop);
+        }
+        if inside.unfinished <= 0 {
+            drop(inside);
+            return Err(PyValueError::new_err("task_done() called too many times"));
+        }
+        inside.unfinished -= 1;
+        if inside.unfinished == 0 {
+            let calls = inside.joiners.call_all();
+            drop(inside);
+            drop(calls);
+        }
+        Ok(())
+    }
+
+    /// Waits until all items that were put have been taken out and are done with.
+    fn join(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        let done = |inside: &mut Inside| match () {
+            () if inside.plain => Some(End::Plain),
+            () => (inside.unfinished == 0).then_some(End::Done((), None)),
+        };
+        match wait_until(py, &this.books, |inside| &mut inside.joiners, None, done)? {
+            Some(End::Plain) => Self::plainly(slf, "join", (slf,)).map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    /// How many items there are now.
+    fn qsize<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let inside = slf.get().books.open(slf.py());
+        let count = (!inside.plain).then(|| inside.items.len());
+        drop(inside);
+        match count {
+            Some(count) => Ok(count.into_pyobject(slf.py())?.into_any()),
+            None => Self::plainly(slf, "qsize", (slf,)),
+        }
+    }
+
+    /// Whether there are none now.
+    fn empty(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        let inside = slf.get().books.open(slf.py());
+        let count = (!inside.plain).then(|| inside.items.len());
+        drop(inside);
+        match count {
+            Some(count) => Ok(count == 0),
+            None => Self::plainly(slf, "empty", (slf,))?.is_truthy(),
+        }
+    }
+
+    /// Whether there is no room now.
+    fn full(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        let inside = slf.get().books.open(slf.py());
+        let full = (!inside.plain).then(|| inside.is_full());
+        drop(inside);
+        match full {
+            Some(full) => Ok(full),
+            None => Self::plainly(slf, "full", (slf,))?.is_truthy(),
+        }
+    }
+
+    /// Lets `put` raise `ShutDown` from now on, and `get` when the queue is empty. Who waits is
+    /// told too.
+    ///
+    /// Args:
+    ///     immediate: Empties the queue, as if its items were done with.
+    #[pyo3(signature = (immediate=false))]
+    fn shutdown(slf: &Bound<'_, Self>, immediate: bool) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        let mut inside = this.books.open(py);
+        if inside.plain {
+            drop(inside);
+            return Self::plainly(slf, "shutdown", (slf, immediate)).map(drop);
+        }
+        inside.shut = true;
+        let mut dropped = VecDeque::new();
+        if immediate {
+            dropped = std::mem::take(&mut inside.items);
+            inside.unfinished = (inside.unfinished - dropped.len() as i64).max(0);
+        }
+        let calls = inside.call_all();
+        drop(inside);
+        drop((dropped, calls));
+        Ok(())
+    }
+
+    /// Items at most; 0 or less: no limit.
+    #[getter]
+    fn maxsize(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.maxsize.open(py).as_ref().map(|size| size.clone_ref(py))
+    }
+
+    #[setter]
+    fn set_maxsize(&self, size: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = size.py();
+        let most = limit(size)?;
+        let before = self.maxsize.open(py).replace(size.clone().unbind());
+        drop(before);
+        let mut inside = self.books.open(py);
+        inside.most = most;
+        let calls = inside.putters.call_all();
+        drop(inside);
+        drop(calls);
+        Ok(())
+    }
+
+    /// Items that were put and not yet done with.
+    #[getter]
+    fn unfinished_tasks(&self, py: Python<'_>) -> i64 {
+        self.books.open(py).unfinished
+    }
+
+    #[setter]
+    fn set_unfinished_tasks(&self, py: Python<'_>, count: i64) {
+        self.books.open(py).unfinished = count;
+    }
+
+    /// Whether it was shut down.
+    #[getter]
+    fn is_shutdown(&self, py: Python<'_>) -> bool {
+        self.books.open(py).shut
+    }
+
+    #[setter]
+    fn set_is_shutdown(&self, py: Python<'_>, shut: bool) {
+        self.books.open(py).shut = shut;
+    }
+
+    #[getter]
+    fn mutex<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        Self::show(slf, |shown| &mut shown.mutex)
+    }
+
+    #[setter]
+    fn set_mutex(slf: &Bound<'_, Self>, value: Py<PyAny>) -> PyResult<()> {
+        Self::replace(slf, value, |shown| &mut shown.mutex)
+    }
+
+    #[getter]
+    fn not_empty<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        Self::show(slf, |shown| &mut shown.not_empty)
+    }
+
+    #[setter]
+    fn set_not_empty(slf: &Bound<'_, Self>, value: Py<PyAny>) -> PyResult<()> {
+        Self::replace(slf, value, |shown| &mut shown.not_empty)
+    }
+
+    #[getter]
+    fn not_full<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        Self::show(slf, |shown| &mut shown.not_full)
+    }
+
+    #[setter]
+    fn set_not_full(slf: &Bound<'_, Self>, value: Py<PyAny>) -> PyResult<()> {
+        Self::replace(slf, value, |shown| &mut shown.not_full)
+    }
+
+    #[getter]
+    fn all_tasks_done<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        Self::show(slf, |shown| &mut shown.all_tasks_done)
+    }
+
+    #[setter]
+    fn set_all_tasks_done(slf: &Bound<'_, Self>, value: Py<PyAny>) -> PyResult<()> {
+        Self::replace(slf, value, |shown| &mut shown.all_tasks_done)
+    }
+
+    #[getter]
+    fn queue<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        Self::show(slf, |shown| &mut shown.queue)
+    }
+
+    #[setter]
+    fn set_queue(slf: &Bound<'_, Self>, value: Py<PyAny>) -> PyResult<()> {
+        Self::replace(slf, value, |shown| &mut shown.queue)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // never closed here: whoever has them open is attached, and the collector is not running
+        if let Some(inside) = self.books.peek() {
+            for item in &inside.items {
+                visit.call(item)?;
+            }
+        }
+        if let Some(shown) = self.shown.peek() {
+            let Shown { mutex, not_empty, not_full, all_tasks_done, queue } = &*shown;
+            for one in [mutex, not_empty, not_full, all_tasks_done, queue] {
+                visit.call(one)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self, py: Python<'_>) {
+        let items = std::mem::take(&mut self.books.open(py).items);
+        let shown = std::mem::take(&mut *self.shown.open(py));
+        drop((items, shown));
+    }
+}
+
+/// A `maxsize` as a number of items.
+fn limit(size: &Bound<'_, PyAny>) -> PyResult<i64> {
+    if let Ok(size) = size.cast::<PyFloat>() {
+        // as the standard comparison has it: infinite is no limit, and so is not-a-number
+        let size = size.value().ceil();
+        return Ok(if size.is_finite() { size as i64 } else { 0 });
+    }
+    match size.extract::<i64>() {
+        Ok(size) => Ok(size),
+        Err(_) if size.gt(0)? => Ok(i64::MAX),
+        Err(_) => Ok(0),
+    }
+}
+
+fn may_block(block: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+    block.map_or(Ok(true), |block| block.is_truthy())
+}

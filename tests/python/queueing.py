@@ -1,0 +1,102 @@
+"""What the processes of the queue and pipe tests run."""
+
+import os
+import signal
+import sys
+import time
+
+
+def put_all(queue, items):
+    for item in items:
+        queue.put(item)
+
+
+def put_and_leave(queue, items, how):
+    """Puts the items, and ends by `how` when the last `put` has returned."""
+    put_all(queue, items)
+    if how == "exit":
+        os._exit(3)
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def put_marked(queue, name, count):
+    for number in range(count):
+        queue.put((name, number, b"x" * (number * 37 % 3000)))
+
+
+def take_until_none(queue, results):
+    while (item := queue.get()) is not None:
+        results.put(item)
+
+
+def take_one(queue):
+    return queue.get()
+
+
+def put_one(queue, item):
+    queue.put(item)
+
+
+def pass_on(source, target):
+    """From one queue to another, until there is None."""
+    while (item := source.get()) is not None:
+        target.put(item)
+
+
+def churn_put(queue, size):
+    """Puts until killed: numbered items that tell whether they are whole."""
+    number = 0
+    while True:
+        queue.put((os.getpid(), number, bytes([number % 251]) * (number * 131 % size)))
+        number += 1
+
+
+def churn_get(queue):
+    while True:
+        queue.get()
+
+
+def echo(connection):
+    try:
+        while True:
+            connection.send(connection.recv())
+    except EOFError:
+        sys.exit(0)
+
+
+def send_all(connection, items):
+    for item in items:
+        connection.send(item)
+
+
+def send_named(connection, name, count):
+    for number in range(count):
+        connection.send((name, number, b"y" * (number * 91 % 5000)))
+
+
+def send_connection(connection, other):
+    connection.send(other)
+
+
+def answer_through_received(connection):
+    """Receives a connection by a connection, and sends through it."""
+    with connection.recv() as other:
+        other.send("through")
+
+
+def hold(connection, seconds):
+    """Keeps an end open for so long and then dies."""
+    time.sleep(seconds)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def work_and_report(queue, count):
+    for _ in range(count):
+        queue.get()
+        queue.task_done()
+
+
+def wait_for_item(queue, ready, got):
+    ready.set()
+    got.put(queue.get())
