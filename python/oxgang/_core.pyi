@@ -9,6 +9,7 @@ __all__ = [
     "CliStop",
     "Future",
     "Held",
+    "Importer",
     "Interrupt",
     "Invitation",
     "Lifeline",
@@ -52,6 +53,7 @@ __all__ = [
     "forked",
     "forking",
     "hold_lifeline",
+    "run_options",
     "stop_at_main",
     "work",
 ]
@@ -671,3 +673,32 @@ class PipeEnd:
     def writable(self) -> bool: ...
     @property
     def _handle(self) -> int | None: ...
+
+def run_options(
+    words: Sequence[str],
+) -> tuple[list[str], bool, bool, list[str], list[str]]:
+    """Reads the words after ``oxgang run``: what is exchanged, whether to report, whether children
+    started in other ways have it too, the interpreter's options, the program with its arguments.
+    """
+
+@final
+class Importer:
+    """In the place of ``builtins.__import__``: gives the standard modules to this package and to
+    themselves; see `oxgang._standard`."""
+
+    def __new__(
+        cls,
+        original: Callable[..., Any],
+        standard: Callable[..., Any],
+        families: Sequence[str],
+    ) -> Importer: ...
+    @property
+    def original(self) -> Callable[..., Any]: ...
+    def __call__(
+        self,
+        name: str,
+        globals: dict[str, Any] | None = None,
+        locals: dict[str, Any] | None = None,
+        fromlist: Sequence[str] | None = None,
+        level: int = 0,
+    ) -> Any: ...

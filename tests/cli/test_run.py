@@ -108,8 +108,9 @@ ENDS = {
     "killed": "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n",
     "left": "import os\nos._exit(9)\n",
     "warning": "import warnings\nwarnings.warn('look', stacklevel=2)\nprint('end')\n",
-    "hook": "import sys\nsys.excepthook = lambda *e: print(e[0], e[2].tb_frame.f_code.co_name)\n1/0\n",
-    "stack": "import traceback\ntraceback.print_stack()\nimport sys\nprint(sys._getframe().f_back)\n",
+    "hook": "import sys\ndef hook(kind, value, tb):\n    print(kind, tb.tb_frame.f_code.co_name)\n"
+    "sys.excepthook = hook\n1/0\n",
+    "stack": "import sys, traceback\ntraceback.print_stack()\nprint(sys._getframe().f_back)\n",
     "group": "raise ExceptionGroup('two', [ValueError(1), KeyError(2)])\n",
     "cause": "try:\n    {}[1]\nexcept KeyError as e:\n    raise ValueError('outer') from e\n",
 }

@@ -297,8 +297,9 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
     def statistics(self):
         """Counts since the start (``submitted``, ``answered``, ``lost`` with their worker,
         ``stopped`` by a limit or by `terminate`, ``retried``, ``moved`` to another one, workers
-        ``started`` and ``crashed``), ``held_bytes`` of calls as of now, and
-        ``workers``: a list of dicts with ``incarnation``,
+        ``started`` and ``crashed``), of answered calls the ``passed_bytes`` (calls and results as
+        they were encoded) and ``lent_bytes`` (long buffers that went along in shared memory),
+        ``held_bytes`` of calls as of now, and ``workers``: a list of dicts with ``incarnation``,
         ``pid``, ``ready`` and ``tasks`` at hand."""
         names = ("incarnation", "pid", "ready", "tasks")
         workers = [dict(zip(names, worker, strict=True)) for worker in self._handle.workers()]
