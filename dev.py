@@ -12,18 +12,13 @@ if sys.version_info < (3, 11):  # noqa: UP036  (said clearly, before newer synta
 
 import argparse
 import os
-from pathlib import Path
 
+from tools import conformance
 from tools import deep as deep_steps
 from tools.environment import Environment, find_cargo
 from tools.interpreters import choose, running
-from tools.shell import ROOT, CommandFailed, Stop, capture, run, say
+from tools.shell import ROOT, CommandFailed, Stop, run, say
 from tools.steps import Steps
-
-CONFORMANCE = {  # modules that are replaced together, and the suites for them
-    ("concurrent.futures",): ("test_concurrent_futures",),
-    ("threading", "queue"): ("test_threading", "test_threading_local", "test_queue"),
-}
 
 
 def demo(options):
@@ -52,7 +47,7 @@ def test(options):
         pytest += ["--color=yes"] if sys.stdout.isatty() else []
         pytest += ["-m", "not slow"] if options.fast else []
         steps.run(f"pytest on {interpreter.tag}", pytest, environment.env)
-        _conformance(steps, environment, options.fast)
+        conformance.suites(steps, environment, options.fast)
     return steps.finish()
 
 
@@ -90,7 +85,7 @@ def bench(options):
     if len(interpreters) > 1 and "--json" in options.rest:
         raise Stop("bench --json: one --python at a time, or each would overwrite the last")
     for interpreter in interpreters:
-        environment = _prepared(interpreter, "examples")
+        environment = _prepared(interpreter, "test")
         command = [environment.python, "-m", "benches", *options.rest]
         worst = max(worst, run(command, environment.env, check=False))
     return worst
@@ -132,31 +127,6 @@ def _loom(steps, fast):
     # its own target folder: the cfg changes every crate below, and would rebuild them each way
     env = {"RUSTFLAGS": "--cfg loom", "CARGO_TARGET_DIR": ROOT / "target" / "loom"}
     steps.run("loom", ["cargo", "test", "-p", "oxgang-shm", "--test", "loom", "--release"], env)
-
-
-def _conformance(steps, environment, fast):
-    beside = ROOT.parent / "shared" / "conformance" / "conformance.py"
-    script = Path(os.environ.get("OXGANG_CONFORMANCE", beside))
-    for modules, suites in CONFORMANCE.items():
-        name = f"conformance of {', '.join(modules)} on {environment.tag}"
-        lacking = [one for one in suites if not _has_module(environment, f"test.{one}")]
-        if fast:
-            steps.skip(name, "--fast")
-        elif not script.exists():
-            why = "no conformance.py beside the repository; OXGANG_CONFORMANCE can name one"
-            steps.skip(name, why)
-        elif lacking:
-            steps.skip(name, f"this Python came without {', '.join(lacking)}")
-        else:
-            words = [word for one in modules for word in ("--replace", f"{one}=oxgang.{one}")]
-            words += [word for one in suites for word in ("--suite", one)]
-            words += ["--class", "public", "--retry", "1"]
-            steps.run(name, [environment.python, script, *words], environment.env)
-
-
-def _has_module(environment, name):
-    question = f"import importlib.util as u; print(u.find_spec({name!r}) is not None)"
-    return (capture([environment.python, "-c", question], environment.env) or "").strip() == "True"
 
 
 def main(words):

@@ -122,7 +122,7 @@ def oldest_first(started, window, deadline=None):
             count = min(window.batch, len(line))
             for _ in repeat(None, count):
                 if not line[0].done():
-                    _wait_for_oldest(line, feed, window, deadline)
+                    wait_for_oldest(line, feed, window, deadline)
                 yield line.popleft()
             window.adapt(count, monotonic() - begun)
             feed.fill(line, window.size + window.batch - len(line))
@@ -131,7 +131,7 @@ def oldest_first(started, window, deadline=None):
         _cancel(line)
 
 
-def _wait_for_oldest(line, feed, window, deadline):
+def wait_for_oldest(line, feed, window, deadline):
     """Wait until line[0] is done, and keep the workers busy meanwhile.
 
     One slow item must not stop the others: when what was submitted after it is nearly all

@@ -17,7 +17,6 @@ what it sent before, never what the worker's own code has set since.
 On the way back nothing is special: the owner has ``__main__`` and finds its classes by name.
 """
 
-import io
 import os
 import sys
 import types
@@ -35,17 +34,24 @@ _EXTRA = "multiprocessing.reduction"
 
 
 def _reducers():
-    """The dispatch table of the standard ForkingPickler, with what others register there; a view
-    that stays true. None while nobody holds anything that needs it."""
-    global _table
-    if _table is None:
+    """The dispatch table of the standard ForkingPickler, with what others register there, before
+    and after the first look (which is noticed by their number). None while nobody holds anything
+    that needs it."""
+    global _table, _tables, _sizes
+    if _tables is None:
         reduction = _standard.loaded(_EXTRA)
-        if reduction is not None:
-            _table = reduction.ForkingPickler(io.BytesIO(), 5).dispatch_table
+        if reduction is None:
+            return None
+        import copyreg
+
+        _tables = copyreg.dispatch_table, reduction.ForkingPickler._extra_reducers
+    common, extra = _tables
+    if (sizes := (len(common), len(extra))) != _sizes:
+        _table, _sizes = {**common, **extra}, sizes
     return _table
 
 
-_table = None
+_table = _tables = _sizes = None
 
 
 class _Outbound(Pickler):
@@ -139,7 +145,7 @@ def _dump(kind, obj):
         take = left_out.take if kind.apart else None
         pickler = kind.pickler_class(sink, 5, buffer_callback=take)
         entry = pickler, sink, table, left_out
-    if table is not (known := _table or _reducers()):
+    if table is not (known := _reducers()):
         pickler.dispatch_table = table = known
         entry = pickler, sink, table, left_out
     try:
@@ -211,9 +217,19 @@ def dump_call(arguments):
     return dumps(arguments, _CALL)
 
 
+# what a result's failure to be pickled becomes, made of that and the result, where it is not
+# raised as it is
+unsendable = None
+
+
 def dump_result(value):
     """A result, as `dump_call`."""
-    return dumps_back(value, _RESULT)
+    try:
+        return dumps_back(value, _RESULT)
+    except Exception as failure:
+        if unsendable is None:
+            raise
+        raise unsendable(failure, value) from None
 
 
 # -- by value ---------------------------------------------------------------------------

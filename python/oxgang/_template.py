@@ -17,6 +17,8 @@ _OWNERS = {"__main__", "builtins", "oxgang", "concurrent", "multiprocessing"}
 _lock = threading.Lock()
 _template = None
 _lifeline = None
+_prepared = None  # the template that has what processes need which are no workers
+_forked = []  # such processes
 
 
 class CtrlCLater:
@@ -103,6 +105,40 @@ def _wanted():
     return dumps((_path(), order))
 
 
+def fork(fds):
+    """A process that the template forks, as a `Child`, to live by `popen_template.live`; it gets
+    copies of these descriptors."""
+    global _prepared
+    for last in (False, True):
+        template = get()
+        try:
+            if _prepared is not template:
+                # all that such processes need, so that they do not import it one by one
+                template.prepare(dumps((_path(), ["oxgang.multiprocessing.popen_template"])))
+                _prepared = template
+            with _lock:
+                _forked[:] = [child for child in _forked if child.poll() is None]
+            child = template.fork([os.dup(fd) for fd in fds])
+        except OSError:
+            if last or template.alive():
+                raise
+        else:
+            _forked.append(child)
+            return child
+
+
+def refuse_while_importing_main(what):
+    """Raises if this process is being started itself, and runs the program's script to find
+    something: a script that starts something outside of its guard."""
+    worker = sys.modules.get("oxgang._worker")
+    if worker is not None and worker.importing_main():
+        raise RuntimeError(
+            "this process is running your script to find one of its functions, and the script "
+            f"has just tried to start a {what} of its own. Put what starts it under "
+            'if __name__ == "__main__":'
+        )
+
+
 def setup(name, initializer, initargs):
     """What a worker of the template needs to become one of this program's, as bytes."""
     main = sys.modules.get("__main__")
@@ -124,17 +160,20 @@ def end():
     """Ends the template; the next pool starts another."""
     global _template
     with _lock:
+        if any(child.poll() is None for child in _forked):
+            return  # it will tell how they end; it ends with this process
         template, _template = _template, None
     if template is not None:
         template.end()
 
 
 def _after_fork_in_child():
-    global _template, _lifeline, _lock
+    global _template, _lifeline, _lock, _prepared
     _core.forked()
     _lock = threading.Lock()
     # dropping the copies is what lets the owner's line end with the owner
-    _template = _lifeline = None
+    _template = _lifeline = _prepared = None
+    _forked.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

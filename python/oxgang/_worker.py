@@ -7,9 +7,11 @@ import sys
 import types
 
 # signal.py brings enum along, which a worker may never need
-from _signal import SIG_UNBLOCK, SIGINT, pthread_sigmask, signal
+from _signal import SIG_UNBLOCK, SIGINT, default_int_handler, pthread_sigmask, signal
 
 from oxgang import _core, _standard
+
+POOL_WORKER = "PoolWorker"  # what workers of a `multiprocessing` pool are called; they are daemonic
 
 
 def _ignore_interrupt(number, frame):
@@ -39,6 +41,8 @@ def _run_main(module):
     import runpy
 
     name, path = module.__dict__["_oxgang_main"]
+    if name is not None and name.rpartition(".")[2] == "__main__":
+        return  # of a package: it does its work whoever runs it, and nothing can be found there
     if name is not None:
         found = runpy.run_module(name, run_name="__mp_main__", alter_sys=True)
     else:
@@ -53,7 +57,7 @@ def _run_main(module):
                 continue
 
 
-def _fresh_main(name, path):
+def fresh_main(name, path):
     main = _Main("__main__")
     main.__dict__.update(
         __builtins__=__builtins__,
@@ -97,7 +101,7 @@ def _setup(data):
     if sys.path != facts["path"]:
         sys.path[:] = facts["path"]
     sys.argv[:] = facts["argv"]
-    _fresh_main(*facts["main"])
+    fresh_main(*facts["main"])
     _name_process(facts["name"])
     if facts["initializer"] is not None:
         initializer, initargs = loads(facts["initializer"])
@@ -114,6 +118,7 @@ def _tell(process, name):
     current = type(process._current_process)()
     current._name = f"{name}-{os.getpid()}"
     current._parent_pid = _owner_pid
+    current._config["daemon"] = name == POOL_WORKER
     process._current_process = current
     process._parent_process = process._ParentProcess("MainProcess", _owner_pid, None)
 
@@ -163,6 +168,10 @@ def _end():
     if util is not None:
         util._exit_function()
     atexit._run_exitfuncs()
+    _flush()
+
+
+def _flush():
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -191,18 +200,21 @@ def template(owner_pid):
         if isinstance(order, bytes):
             _warm_up(order)
             continue
-        link, incarnation, invitation = order
+        link, incarnation, invitation = order if len(order) == 3 else (order[0], 0, None)
         gc.freeze()  # what is there now stays shared: workers do not touch it while collecting
         try:
             pid = os.fork()
         except OSError as error:
             server.refused(link, incarnation, f"fork failed: {error}")
-            continue
-        if pid:
-            del invitation, order
+            pid = None
+        if pid == 0:
+            os._exit(_life(server, invitation) if invitation else _process_life(server, order[1]))
+        if invitation is None:
+            for fd in order[1]:
+                os.close(fd)
+        del invitation, order
+        if pid is not None:
             server.started(link, incarnation, pid)
-        else:
-            os._exit(_life(server, invitation))
 
 
 def _warm_up(order):
@@ -236,6 +248,33 @@ def _life(server, invitation):
         return 1
     del held
     return 0
+
+
+def _process_life(server, fds):
+    """The life of a process that is no worker: what the program gave a `Process` to do."""
+    import atexit
+
+    atexit._clear()
+    code = 1
+    try:
+        held = [server.leave()]
+        from multiprocessing import util
+
+        from oxgang.multiprocessing import popen_template
+
+        atexit.register(util._exit_function)
+        signal(SIGINT, default_int_handler)
+        code = popen_template.live(fds, held)
+    except BrokenPipeError:
+        return 1  # the owner has ended: there is nobody to tell, and nothing to do
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        atexit._run_exitfuncs()
+        _flush()
+    return code
 
 
 # -- workers made by a multiprocessing context ------------------------------------------------

@@ -9,7 +9,7 @@ from oxgang import _core
 STUB = Path(oxgang.__file__).with_name("_core.pyi")
 INTERNAL = {
     *("__new__", "__enter__", "__exit__", "__iter__", "__next__", "__len__"),
-    *("__buffer__", "__bytes__", "__await__"),
+    *("__getitem__", "__reversed__", "__buffer__", "__bytes__", "__await__"),
 }
 # what the standard classes read of a future; their names, not an interface of ours
 OF_FUTURES = {

@@ -12,8 +12,8 @@ use rustix::net::{
 
 use crate::Result;
 
-/// The most descriptors in one message.
-pub const MOST_FDS: usize = 8;
+/// The most descriptors in one message: a little below what the kernel takes.
+pub const MOST_FDS: usize = 250;
 /// The longest message.
 pub const LONGEST: usize = 64 << 10;
 

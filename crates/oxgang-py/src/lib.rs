@@ -6,6 +6,7 @@
 #![allow(missing_docs, reason = "what Python sees is described in _core.pyi")]
 
 mod awaiting;
+mod child;
 mod cli;
 mod codec;
 mod connection;
@@ -23,6 +24,7 @@ mod port;
 mod python;
 mod queue;
 mod raw;
+mod results;
 mod sink;
 mod sync;
 mod template;
@@ -51,6 +53,8 @@ mod _core {
     #[pymodule_export]
     use crate::awaiting::{Awaiting, Terminating, Waiter};
     #[pymodule_export]
+    use crate::child::Child;
+    #[pymodule_export]
     use crate::cli::{CliStop, MapJob, Progress, run_options};
     #[pymodule_export]
     use crate::connection::PipeEnd;
@@ -76,6 +80,8 @@ mod _core {
     use crate::queue::SharedQueue;
     #[pymodule_export]
     use crate::raw::{Buffer, SharedRegion, Unlocked};
+    #[pymodule_export]
+    use crate::results::{ResultIterator, ResultLine};
     #[pymodule_export]
     use crate::sink::{NeedsValue, Pickle, Sink, stop_at_main};
     #[pymodule_export]

@@ -28,7 +28,7 @@ const REMEMBERED: usize = 1024;
 /// shared by them.
 const TOGETHER: usize = 32;
 
-/// A start method in Python: `start(incarnation, channel, pool, wake) -> pid` and
+/// A start method in Python: `start(incarnation, channel, pool, wake) -> pid | None` and
 /// `exitcode(pid) -> int | None`.
 struct PythonStarter {
     start: Py<PyAny>,
@@ -46,10 +46,13 @@ impl Starter for PythonStarter {
                 invitation.pool.as_raw_fd(),
                 invitation.wake.as_raw_fd(),
             );
-            let pid = self.start.call1(py, arguments).and_then(|pid| pid.extract::<i32>(py));
+            let pid =
+                self.start.call1(py, arguments).and_then(|pid| pid.extract::<Option<i32>>(py));
             drop(room);
             match pid {
-                Ok(pid) => Process::open(pid).map(Some),
+                Ok(Some(pid)) => Process::open(pid).map(Some),
+                // nothing that could be looked after; whoever made it knows, and says so
+                Ok(None) => Ok(None),
                 Err(error) => Err(std::io::Error::other(error.to_string())),
             }
         })
@@ -92,6 +95,20 @@ struct Callables {
     /// The one that was asked for last: mostly it is asked for again.
     last: Option<(usize, Arc<Known>)>,
     by_bytes: HashMap<Vec<u8>, Arc<Callable>>,
+}
+
+impl Callables {
+    fn known_by(&mut self, bytes: &[u8]) -> Arc<Callable> {
+        if let Some(callable) = self.by_bytes.get(bytes) {
+            return callable.clone();
+        }
+        if self.by_bytes.len() >= REMEMBERED {
+            self.by_bytes.clear();
+        }
+        let callable = Callable::new(bytes.to_vec());
+        self.by_bytes.insert(bytes.to_vec(), callable.clone());
+        callable
+    }
 }
 
 /// A function that stands for itself in many submits: encoded once.
@@ -146,6 +163,11 @@ impl PoolHandle {
                 self.encode(py, id, late);
             }
         }
+    }
+
+    /// Starts all workers now, not with the first tasks.
+    fn start_all(&self, py: Python<'_>) -> PyResult<()> {
+        py.detach(|| self.pool.start_all()).map_err(|refused| refusal(py, &refused))
     }
 
     /// No more tasks; `cancel`: and none that has not begun.
@@ -278,6 +300,12 @@ impl ProcessPool {
             // what cannot be sent is the submits' error, each future's own
             Ok(None) | Err(_) => Ok(r#fn.clone()),
         }
+    }
+
+    /// What stands for `fn`, whose encoded form the caller knows, in many submits.
+    fn _encoded(&self, r#fn: Py<PyAny>, data: &[u8]) -> Sendable {
+        let mut callables = self.callables.lock().unwrap_or_else(PoisonError::into_inner);
+        Sendable { function: r#fn, callable: callables.known_by(data) }
     }
 
     /// Schedules ``fn(*args, **kwargs)`` and returns a future for its result.
@@ -465,17 +493,7 @@ impl ProcessPool {
         let bytes = bytes.as_bytes();
         let mut forgotten = Vec::new();
         let mut callables = lock();
-        let callable = match callables.by_bytes.get(bytes) {
-            Some(callable) => callable.clone(),
-            None => {
-                if callables.by_bytes.len() >= REMEMBERED {
-                    callables.by_bytes.clear();
-                }
-                let callable = Callable::new(bytes.to_vec());
-                callables.by_bytes.insert(bytes.to_vec(), callable.clone());
-                callable
-            }
-        };
+        let callable = callables.known_by(bytes);
         if let Some(watched) = watched {
             if callables.by_object.len() >= REMEMBERED {
                 forgotten.extend(callables.by_object.drain().map(|(_, known)| known));

@@ -1,8 +1,11 @@
 //! The template process, from both sides, and the lifeline that ends what outlives its owner.
+//!
+//! What it forks besides workers, the program's own processes, is in [`child`](crate::child).
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use oxgang::child::Expected;
 use oxgang::starter::Invited;
 use oxgang::template::{Order, Server};
 use oxgang_os::link::Link;
@@ -11,6 +14,7 @@ use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use crate::child::Child;
 use crate::raw::adopt;
 
 /// The owner's end of the line; dropping it (as a fork of the owner must) lets go of it.
@@ -76,6 +80,14 @@ impl Template {
         self.inner.prepare(what).map_err(PyOSError::new_err)
     }
 
+    /// Has it fork a process that is no worker, for which the descriptors are: they become its own.
+    fn fork(&self, py: Python<'_>, fds: Vec<RawFd>) -> PyResult<Child> {
+        let fds = fds.into_iter().map(adopt).collect::<PyResult<Vec<_>>>()?;
+        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        let expected = Expected::new(self.inner.fork(&fds)?)?;
+        Child::expect(py, expected)
+    }
+
     /// Ends it and waits for that.
     fn end(&self, py: Python<'_>) -> PyResult<()> {
         py.detach(|| self.inner.end()).map_err(PyOSError::new_err)
@@ -132,8 +144,8 @@ impl TemplateServer {
         Ok(Self { server: Some(Server::new(Link::adopt(adopt(fd)?))) })
     }
 
-    /// The next order: `None` (the owner is gone), bytes (warm this up), or
-    /// `(link, incarnation, invitation)`: fork.
+    /// The next order: `None` (the owner is gone), bytes (warm this up), `(link, incarnation,
+    /// invitation)`: fork a worker; or `(link, descriptors)`: fork a process that they are for.
     fn next<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let server = self.server()?;
         match server.next_order().map_err(PyOSError::new_err)? {
@@ -143,6 +155,10 @@ impl TemplateServer {
                 let one = invited.incarnation;
                 let invitation = Invitation { invited: Mutex::new(Some(invited)) };
                 Ok((link, one, invitation).into_pyobject(py)?.into_any())
+            }
+            Order::Process(fds, link) => {
+                let fds: Vec<RawFd> = fds.into_iter().map(IntoRawFd::into_raw_fd).collect();
+                Ok((link, fds).into_pyobject(py)?.into_any())
             }
         }
     }

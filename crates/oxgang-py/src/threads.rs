@@ -462,6 +462,18 @@ impl ThreadPool {
         Ok(ThreadQueue { shared: self.shared.clone() })
     }
 
+    /// Starts all threads now, not with the first calls.
+    fn _start_all(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let shared = &slf.get().shared;
+        let start = {
+            let mut books = shared.books();
+            let missing = books.most.saturating_sub(books.threads);
+            books.threads += missing;
+            missing
+        };
+        Self::start(slf, start)
+    }
+
     /// Schedules ``fn(*args, **kwargs)`` and returns a future for its result.
     #[pyo3(signature = (r#fn, /, *args, **kwargs))]
     fn submit<'py>(
@@ -572,9 +584,14 @@ impl ThreadPool {
         if wake > 0 {
             shared.nudge(wake as u32);
         }
-        for done in 0..start {
+        Self::start(slf, start)
+    }
+
+    /// Starts threads that are counted already.
+    fn start(slf: &Bound<'_, Self>, count: usize) -> PyResult<()> {
+        for done in 0..count {
             if let Err(error) = slf.call_method0("_start_thread") {
-                shared.books().threads -= start - done - 1;
+                slf.get().shared.books().threads -= count - done - 1;
                 return Err(error);
             }
         }

@@ -25,6 +25,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod child;
 pub mod lane;
 pub mod limits;
 pub mod line;

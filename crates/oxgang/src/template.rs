@@ -12,6 +12,7 @@
 //! | owner | `C` | – | a further link, for another pool |
 //! | owner | `P` | text that the language above understands: what to warm up | – |
 //! | owner | `S` | incarnation | channel, pool, wake |
+//! | owner | `X` | – | whatever the process needs: a process that is no worker, the only one of its link |
 //! | template | `s` | incarnation, pid | pidfd |
 //! | template | `r` | incarnation, reason | – |
 //! | template | `e` | incarnation, whether a signal, its number or the status | – |
@@ -97,6 +98,17 @@ impl Template {
         let link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
         link.send(b"C", &[theirs.as_fd()])?;
         Ok(Arc::new(ours))
+    }
+
+    /// Asks for a process that is no worker, which gets these descriptors. What becomes of it is
+    /// told by the link: see [`Child`](crate::child::Child).
+    ///
+    /// # Errors
+    /// If it is gone, or there are too many descriptors.
+    pub fn fork(&self, fds: &[BorrowedFd<'_>]) -> Result<Arc<Link>> {
+        let link = self.connect()?;
+        link.send(&numbers(b'X', &[0]), fds)?;
+        Ok(link)
     }
 
     /// Ends it and waits for that.
@@ -308,7 +320,7 @@ impl Starter for TemplateStarter {
 /// What it means if a message has arrived without what was sent along.
 const NO_DESCRIPTOR: &str = "a worker's descriptors did not arrive: too many open files";
 
-fn notice(message: Message) -> Option<Notice> {
+pub(crate) fn notice(message: Message) -> Option<Notice> {
     let bytes = &message.bytes;
     let one = number(bytes, 0)?;
     match bytes[0] {
@@ -335,6 +347,9 @@ pub enum Order {
     /// Fork; the child takes up the invitation, the parent reports by
     /// [`Server::started`] or [`Server::refused`].
     Fork(Invited, usize),
+    /// Fork a process that is no worker, which these are for; report as for a worker, of
+    /// incarnation 0.
+    Process(Vec<OwnedFd>, usize),
     /// Warm this up.
     Prepare(Vec<u8>),
     /// The owner is gone.
@@ -404,10 +419,20 @@ impl Server {
                 Ok(None)
             }
             Some(b'C') => {
-                self.links.extend(message.fds.pop().map(|fd| Some(Link::adopt(fd))));
+                if let Some(fd) = message.fds.pop() {
+                    self.keep(Link::adopt(fd));
+                }
                 Ok(None)
             }
             Some(b'P') => Ok(Some(Order::Prepare(message.bytes[1..].to_vec()))),
+            Some(b'X') => {
+                self.room = self.links[index].as_ref().and_then(|l| Room::take(l.as_fd()).ok());
+                if self.room.is_some() && !message.fds.is_empty() {
+                    return Ok(Some(Order::Process(message.fds, index)));
+                }
+                self.refused(index, 0, NO_DESCRIPTOR);
+                Ok(None)
+            }
             Some(b'S') => {
                 let one = number(&message.bytes, 0);
                 message.bytes.remove(0);
@@ -426,6 +451,17 @@ impl Server {
                 }
             }
             _ => Ok(None),
+        }
+    }
+
+    /// A place for the link: of one that is gone and that no child is to be told of, or a new one.
+    fn keep(&mut self, link: Link) {
+        let children = &self.children;
+        let free = |i: &usize| children.iter().all(|(index, ..)| index != i);
+        let place = (1..self.links.len()).filter(|i| self.links[*i].is_none()).find(free);
+        match place {
+            Some(place) => self.links[place] = Some(link),
+            None => self.links.push(Some(link)),
         }
     }
 

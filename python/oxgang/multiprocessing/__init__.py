@@ -1,8 +1,8 @@
-"""A drop-in for `multiprocessing`, in the making.
+"""A drop-in for `multiprocessing`.
 
-Ours: `Lock`, `RLock`, `Semaphore`, `BoundedSemaphore`, `Condition`, `Event`, `Barrier`, and the
-contexts that make them. `Process`, `Pipe`, `Queue`, `Pool` and the rest are the standard library's,
-which take our primitives; they are exchanged for ours one by one. What cannot be had yet says so.
+Ours: processes and pools; locks, semaphores, conditions, events and barriers; shared values and
+arrays; and the contexts that make them. What is taken from the standard module as it is says so
+where it is defined.
 """
 
 from oxgang.multiprocessing import context
@@ -13,12 +13,5 @@ _default = context._default_context
 __all__ = [name for name in dir(_default) if not name.startswith("_")]
 globals().update((name, getattr(_default, name)) for name in __all__)
 
-
-def __getattr__(name):
-    import multiprocessing
-
-    if not name.startswith("_") and hasattr(multiprocessing, name):
-        raise AttributeError(
-            f"oxgang.multiprocessing has no {name} yet; use multiprocessing.{name}"
-        )
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+SUBDEBUG = 5
+SUBWARNING = 25

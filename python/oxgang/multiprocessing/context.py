@@ -1,25 +1,27 @@
-"""`multiprocessing.context`: the standard contexts with the primitives of this package.
+"""`multiprocessing.context`: the standard contexts with what this package has of its own.
 
 A context of ours is a context of the standard library, so whatever asks for one takes it. The
-start method that is set for a program is one, whichever of the two modules set it.
+start method that is set for a program is one, whichever of the two modules set it last; it may be
+set as often as one likes. One start method is our own: "template", a process that has imported
+what the program uses and is forked for each child. It is chosen by name; the default is that of
+the platform's Python.
 """
 
+import sys
 import threading
 from multiprocessing import context as _standard
 from multiprocessing.context import (
     AuthenticationError,
     BaseContext,
     BufferTooShort,
-    ForkProcess,
-    ForkServerProcess,
-    Process,
     ProcessError,
-    SpawnProcess,
     TimeoutError,
     assert_spawning,
     get_spawning_popen,
     set_spawning_popen,
 )
+
+from oxgang.multiprocessing import process
 
 __all__ = [
     "AuthenticationError",
@@ -34,6 +36,8 @@ __all__ = [
     "ProcessError",
     "SpawnContext",
     "SpawnProcess",
+    "TemplateContext",
+    "TemplateProcess",
     "TimeoutError",
     "assert_spawning",
     "get_spawning_popen",
@@ -41,8 +45,107 @@ __all__ = [
 ]
 
 
-class _Primitives:
+class Process(process.BaseProcess):
+    """A process of the start method that is set; see `oxgang.multiprocessing.process`."""
+
+    _start_method = None
+
+    @staticmethod
+    def _Popen(process_obj):
+        return _default_context.get_context().Process._Popen(process_obj)
+
+
+class ForkProcess(process.BaseProcess):
+    """A process that is a fork of this one."""
+
+    _start_method = "fork"
+
+    @staticmethod
+    def _Popen(process_obj):
+        from oxgang.multiprocessing.popen_fork import Popen
+
+        return Popen(process_obj)
+
+
+class SpawnProcess(process.BaseProcess):
+    """A process that is a fresh interpreter."""
+
+    _start_method = "spawn"
+
+    @staticmethod
+    def _Popen(process_obj):
+        from oxgang.multiprocessing.popen_spawn_posix import Popen
+
+        return Popen(process_obj)
+
+
+class ForkServerProcess(process.BaseProcess):
+    """A process that is a fork of the standard library's fork server."""
+
+    _start_method = "forkserver"
+
+    @staticmethod
+    def _Popen(process_obj):
+        from oxgang.multiprocessing.popen_forkserver import Popen
+
+        return Popen(process_obj)
+
+
+class TemplateProcess(process.BaseProcess):
+    """A process that is a fork of the program's template."""
+
+    _start_method = None  # the standard module, which sets it in the child, does not know it
+
+    @staticmethod
+    def _Popen(process_obj):
+        from oxgang.multiprocessing.popen_template import Popen
+
+        return Popen(process_obj)
+
+    def _bootstrap(self, parent_sentinel=None):
+        _default_context.set_start_method("template")
+        return super()._bootstrap(parent_sentinel)
+
+
+class _Ours:
     """What contexts make from this package."""
+
+    def Pool(
+        self,
+        processes=None,
+        initializer=None,
+        initargs=(),
+        maxtasksperchild=None,
+        *,
+        task_timeout=None,
+        timeout_grace=None,
+        memory_limit=None,
+        retries=0,
+        retry_on=(),
+    ):
+        """A pool of processes; see `oxgang.multiprocessing.pool.Pool`."""
+        from oxgang.multiprocessing.pool import Pool
+
+        return Pool(
+            processes,
+            initializer,
+            initargs,
+            maxtasksperchild,
+            self.get_context(),
+            task_timeout=task_timeout,
+            timeout_grace=timeout_grace,
+            memory_limit=memory_limit,
+            retries=retries,
+            retry_on=retry_on,
+        )
+
+    def freeze_support(self):
+        """Does what this process was started for, if the program is frozen and this is a child of
+        it or a helper; see `oxgang.multiprocessing.spawn.freeze_support`."""
+        if getattr(sys, "frozen", False):
+            from oxgang.multiprocessing.spawn import freeze_support
+
+            freeze_support()
 
     def Lock(self, *, on_owner_death="log"):
         """A lock; see `oxgang.multiprocessing.synchronize.Lock`."""
@@ -154,47 +257,81 @@ class _Primitives:
         return context
 
 
-class ForkContext(_Primitives, _standard.ForkContext):
+class ForkContext(_Ours, _standard.ForkContext):
     """Children are forks of this process."""
 
+    Process = ForkProcess
 
-class SpawnContext(_Primitives, _standard.SpawnContext):
+
+class SpawnContext(_Ours, _standard.SpawnContext):
     """Children are fresh interpreters."""
 
+    Process = SpawnProcess
 
-class ForkServerContext(_Primitives, _standard.ForkServerContext):
+
+class ForkServerContext(_Ours, _standard.ForkServerContext):
     """Children are forks of a server process."""
+
+    Process = ForkServerProcess
+
+
+class TemplateContext(_Ours, BaseContext):
+    """Children are forks of a process that has imported what the program uses, and nothing else:
+    as fast as forks, and with nothing of this process in them."""
+
+    _name = "template"
+    Process = TemplateProcess
 
 
 _contexts = {
     "fork": ForkContext(),
     "spawn": SpawnContext(),
     "forkserver": ForkServerContext(),
+    "template": TemplateContext(),
 }
 
 
-class DefaultContext(_Primitives, _standard.DefaultContext):
+class DefaultContext(_Ours, _standard.DefaultContext):
     """The context of a program: that of the start method that is set, by either module."""
+
+    Process = Process
 
     def __init__(self):
         self._lock = threading.Lock()
+        self._template_since = None  # what the standard module had set when "template" was
 
     def get_context(self, method=None):
         """The context of a start method; default: of the one that is set."""
         if method is None:
-            method = _standard._default_context.get_start_method()
+            method = self.get_start_method()
         return super().get_context(method)
 
     def set_start_method(self, method, force=False):
-        """Sets the start method, for the standard module too."""
-        _standard._default_context.set_start_method(method, force)
+        """Sets the start method, for the standard module too unless it is "template". It may be
+        set again at any time (`force` is accepted, and makes no difference); None: the platform's.
+
+        Raises:
+            ValueError: There is no such start method.
+        """
+        chosen = _standard._default_context
+        with self._lock:
+            if method == "template":
+                chosen.get_start_method()  # what is not settled yet is the platform's
+                self._template_since = chosen._actual_context
+            else:
+                chosen.set_start_method(method, force=True)
+                self._template_since = None
 
     def get_start_method(self, allow_none=False):
         """The start method that is set."""
-        return _standard._default_context.get_start_method(allow_none)
+        chosen = _standard._default_context
+        since = self._template_since
+        if since is not None and since is chosen._actual_context:
+            return "template"
+        return chosen.get_start_method(allow_none)
 
     def get_all_start_methods(self):
-        """The start methods of this platform, its own first."""
+        """The start methods of this platform that the standard library has, its own first."""
         return _standard._default_context.get_all_start_methods()
 
 

@@ -281,9 +281,7 @@ impl Pool {
             return Err(Refused::Closed);
         }
         if core.counters.submitted == 0 && self.eager {
-            for _ in 0..self.max_workers {
-                core.handle(Event::Wanted);
-            }
+            self.want_all(&mut core);
         }
         let before = core.queue.len();
         for task in tasks {
@@ -294,6 +292,31 @@ impl Pool {
         core.turn_after_submit(added);
         self.follow_up(core);
         Ok(())
+    }
+
+    /// Starts all workers now, not with the first tasks.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    pub fn start_all(&self) -> std::result::Result<(), Refused> {
+        if self.forked() {
+            return Err(Refused::Forked);
+        }
+        let mut core = self.core();
+        if core.supervisor.phase() == Phase::Open {
+            self.want_all(&mut core);
+        }
+        self.follow_up(core);
+        match self.broken() {
+            Some(why) => Err(Refused::Broken(why)),
+            None => Ok(()),
+        }
+    }
+
+    fn want_all(&self, core: &mut Core) {
+        for _ in 0..self.max_workers {
+            core.handle(Event::Wanted);
+        }
     }
 
     /// What a turn left to do that must not be done under the lock.

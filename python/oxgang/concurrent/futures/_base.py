@@ -35,7 +35,7 @@ def cpu_count():
 
 
 # iterables that never make one wait
-_AT_HAND = frozenset((list, tuple, range, str, bytes, dict, set, frozenset, deque))
+AT_HAND = frozenset((list, tuple, range, str, bytes, dict, set, frozenset, deque))
 
 
 class Future(_core.Future, standard.Future):
@@ -76,7 +76,7 @@ class Executor(standard.Executor):
                 raise ValueError("buffersize must be None or > 0")
         end_time = None if timeout is None else time.monotonic() + timeout
         calls = zip(*iterables)  # noqa: B905 - the shortest ends it, as with the builtin
-        quick = all(type(iterable) in _AT_HAND for iterable in iterables)
+        quick = all(type(iterable) in AT_HAND for iterable in iterables)
         if buffersize is None and quick:
             return _results(self._submit_many(fn, calls), end_time)
         fn = self._same(fn)

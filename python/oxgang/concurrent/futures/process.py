@@ -72,16 +72,20 @@ class _ContextStarter:
         # copies: a forked child takes them for its own
         fds = [os.dup(fd) for fd in (channel, pool, wake, line)]
         try:
-            process = self.context.Process(
-                target=run_process,
-                args=(Descriptors(incarnation, fds), self.initializer, self.initargs),
-            )
+            arguments = Descriptors(incarnation, fds), self.initializer, self.initargs
+            process = self._make(target=run_process, args=arguments)
             self._start_process(process)
         finally:
             for fd in fds:
                 os.close(fd)
+        return self._note(process)
+
+    def _note(self, process):
         self.processes[process.pid] = process
         return process.pid
+
+    def _make(self, **work):
+        return self.context.Process(**work)
 
     def _start_process(self, process):
         method = self.context.get_start_method()
@@ -107,7 +111,9 @@ class _ContextStarter:
                 process.join(5)
                 code = process.exitcode
             if code is not None:
-                process.close()
+                # off the list of children; not closed, since the program's end may be about to join
+                # whoever is on it at this moment
+                process.join(0)
         return code
 
 
@@ -146,6 +152,9 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
             integer, or something else is not what it should be.
     """
 
+    _replaces_forks = False
+    _workers_name = "ProcessPoolExecutor"
+
     def __init__(
         self,
         max_workers=None,
@@ -182,7 +191,7 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
                 raise ValueError("max_tasks_per_child must be >= 1")
             if method == "fork" and mp_context is None:
                 context = method = None  # the template has no such trouble
-            elif method == "fork":
+            elif method == "fork" and not self._replaces_forks:
                 raise ValueError(
                     "max_tasks_per_child is incompatible with the 'fork' multiprocessing start "
                     "method; supply a different mp_context."
@@ -198,14 +207,14 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
         self._max_workers = max_workers
         self._mp_context = context
         self._driver = None
-        if context is None:
-            _refuse_while_importing_main()
+        if context is None or method == "template":
+            _template.refuse_while_importing_main("pool")
             self._starter = None
-            setup = _template.setup("ProcessPoolExecutor", initializer, initargs)
+            setup = _template.setup(self._workers_name, initializer, initargs)
             starter = _template.get
             _template.get()  # it warms up while the program goes on to its first task
         else:
-            self._starter = _ContextStarter(context, initializer, initargs)
+            self._starter = self._make_starter(context, initializer, initargs)
             setup = b""
             starter = (self._starter.start, self._starter.exitcode)
         self._handle = self._open(
@@ -218,6 +227,9 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
         )
         # an executor that becomes garbage finishes what it has, and ends
         weakref.finalize(self, self._handle.close, False).atexit = False
+
+    def _make_starter(self, context, initializer, initargs):
+        return _ContextStarter(context, initializer, initargs)
 
     def _start_driver(self):
         if _exit.shutting_down:
@@ -304,18 +316,6 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
         names = ("incarnation", "pid", "ready", "tasks")
         workers = [dict(zip(names, worker, strict=True)) for worker in self._handle.workers()]
         return {**self._handle.counters(), "workers": workers}
-
-
-def _refuse_while_importing_main():
-    import sys
-
-    worker = sys.modules.get("oxgang._worker")
-    if worker is not None and worker.importing_main():
-        raise RuntimeError(
-            "this worker is running your script to find one of its functions, and the script "
-            "has just tried to start a pool of its own. Put what starts it under "
-            'if __name__ == "__main__":'
-        )
 
 
 def __getattr__(name):

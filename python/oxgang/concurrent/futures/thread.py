@@ -42,7 +42,7 @@ class _Threads:
         self.timer = self.launch(self.queue.time, name, args, counts=False)
 
     def launch(self, target, name, args, counts=True):
-        thread = threading.Thread(target=target, name=name, args=args)
+        thread = self.make(target=target, name=name, args=args)
         try:
             if _exit.shutting_down:
                 raise RuntimeError("cannot schedule new futures after interpreter shutdown")
@@ -53,8 +53,14 @@ class _Threads:
             raise
         if counts:
             self.all.add(thread)
-        _exit.watch(thread, self.queue)
+        self.note(thread)
         return thread
+
+    def make(self, **work):
+        return threading.Thread(**work)
+
+    def note(self, thread):
+        _exit.watch(thread, self.queue)
 
 
 # asyncio takes only the standard class, or what derives from it, as a loop's default executor
@@ -118,10 +124,14 @@ class ThreadPoolExecutor(_core.ThreadPool, Executor, standard.ThreadPoolExecutor
         )
         self._start = initializer, initargs, []
         self._queue = self._open(Future, max_workers, plan, bool(context))
-        self._starter = _Threads(self._queue, self._thread_name_prefix, self._start)
+        starter = self._make_starter(self._queue, self._thread_name_prefix, self._start)
+        self._starter = starter
         self._threads = self._starter.all
         # an executor that becomes garbage finishes what it has, and ends
         weakref.finalize(self, self._queue.close, False).atexit = False
+
+    def _make_starter(self, queue, prefix, start):
+        return _Threads(queue, prefix, start)
 
     @property
     def _broken(self):

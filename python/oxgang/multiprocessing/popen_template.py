@@ -1,0 +1,71 @@
+"""Children that are forks of the program's template process."""
+
+import os
+import pickle
+from multiprocessing import process, spawn
+
+from oxgang import _template
+from oxgang.multiprocessing import _parcel, popen_fork
+
+__all__ = ["Popen"]
+
+_arrived = []  # in a child: the descriptors that came along
+
+
+class _Arriving:
+    """Which of the descriptors that the child gets."""
+
+    def __init__(self, index):
+        self.index = index
+
+    def detach(self):
+        return _arrived[self.index]
+
+
+class Popen(_parcel.Lends, popen_fork.Popen):
+    """A child that the template has forked; see `oxgang.multiprocessing.popen_fork.Popen`."""
+
+    method = "template"
+    DupFd = _Arriving
+
+    def duplicate_for_child(self, fd):
+        """The child will find `fd` there."""
+        self._fds.append(fd)
+        return len(self._fds) - 1
+
+    def _launch(self, process_obj):
+        data = _parcel.pack(self, process_obj, all_of_it=True)
+        reading, writing = os.pipe()
+        parent = os.pidfd_open(os.getpid())
+        try:
+            self._watch(_template.fork([reading, parent, *self._fds]))
+        except BaseException:
+            os.close(writing)
+            raise
+        finally:
+            os.close(reading)
+            os.close(parent)
+        try:
+            # not before the child is there: without these bytes it ends, should nobody be left
+            # who knows of it
+            _parcel.deliver(writing, data)
+        finally:
+            os.close(writing)
+
+
+def live(fds, held):
+    """The life of a child, in the fork of the template; its exit code. `held`: what ends it with
+    its owner until it knows better."""
+    reading, parent, *_arrived[:] = fds
+    current = process.current_process()
+    current._inheriting = True
+    try:
+        with open(reading, "rb") as stream:
+            spawn.prepare(pickle.load(stream))
+            process_obj = pickle.load(stream)
+    except EOFError:
+        return 1  # whoever wanted it has given up
+    finally:
+        del current._inheriting
+    held.clear()  # who shall end with the owner holds a line of its own by now
+    return process_obj._bootstrap(parent)
