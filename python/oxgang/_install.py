@@ -229,9 +229,12 @@ def _lend(module, name):
                 pass
         if not (attribute.startswith("__") and attribute.endswith("__")):
             try:
-                return getattr(_standard.module(name), attribute)
+                found = getattr(_standard.module(name), attribute)
             except AttributeError:
                 pass
+            else:
+                part = isinstance(found, type(sys)) and found.__name__ == f"{name}.{attribute}"
+                return import_module(f"{module.__name__}.{attribute}") if part else found
         raise AttributeError(f"module {name!r} has no attribute {attribute!r}")
 
     vars(module)["__getattr__"] = __getattr__

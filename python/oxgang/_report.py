@@ -76,9 +76,9 @@ def wanted():
     return _lines is not None
 
 
-def opened(handle, kind, workers):
+def opened(handle, kind):
     """A pool has begun to work; its `handle` has ``counters()``."""
-    _open[id(handle)] = (handle, kind, workers, time.perf_counter())
+    _open[id(handle)] = (handle, kind, time.perf_counter())
 
 
 def ended(handle):
@@ -86,11 +86,19 @@ def ended(handle):
     entry = _open.pop(id(handle), None)
     if entry is None:
         return
-    handle, kind, workers, began = entry
+    handle, kind, began = entry
     counts = handle.counters()
     pool = {name: counts.get(name, 0) for name in _COUNTS}
-    pool |= {"kind": kind, "workers": workers, "seconds": time.perf_counter() - began}
-    _pools.append(pool)
+    _pools.append({"kind": kind, "seconds": time.perf_counter() - began, **pool})
+
+
+def watched(handle):
+    """What the driver of a process pool does."""
+    opened(handle, "process")
+    try:
+        handle.drive()
+    finally:
+        ended(handle)
 
 
 def hand_in():

@@ -12,15 +12,15 @@ def add(lock, times):
             total += 1
 
 
-for make in (threading.Lock, threading.RLock, threading.Condition, threading.Semaphore):
+for name in ("Lock", "RLock", "Condition", "Semaphore"):
     total = 0
-    lock = make()
+    lock = getattr(threading, name)()
     threads = [threading.Thread(target=add, args=(lock,), kwargs={"times": 500}) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    print(make.__name__ if isinstance(make, type) else "Lock", total)
+    print(name, total)
 
 lock = threading.Lock()
 print(lock.acquire(), lock.locked(), lock.acquire(blocking=False), lock.acquire(timeout=0.01))

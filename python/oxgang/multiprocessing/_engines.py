@@ -79,9 +79,7 @@ class Processes(process.ProcessPoolExecutor):
     def _start_driver(self):
         if self._driver is None:
             # nothing is noted down for the end of the program: see above
-            driver = _exit.ServingThread(
-                target=self._handle.drive, name="oxgang-driver", daemon=True
-            )
+            driver = _exit.ServingThread(target=self._driving(), name="oxgang-driver", daemon=True)
             driver.start()
             self._driver = driver
 

@@ -7,8 +7,10 @@ costs its own task (`PayloadError`). Both are `BrokenProcessPool`, so that handl
 # ruff: noqa: F822 - errors come by __getattr__
 
 import os
+import sys
 import threading
 import weakref
+from functools import partial
 
 from oxgang import _core, _options, _standard, _template
 from oxgang.concurrent.futures import _exit
@@ -235,10 +237,17 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
         if _exit.shutting_down:
             self._handle.kill("interpreter shutdown")
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
-        driver = _exit.ServingThread(target=self._handle.drive, name="oxgang-driver", daemon=True)
+        driver = _exit.ServingThread(target=self._driving(), name="oxgang-driver", daemon=True)
         driver.start()  # may be refused: then there is none, and the next submit tries again
         self._driver = driver
         _exit.watch(driver, self._handle)
+
+    def _driving(self):
+        """What the driver does."""
+        report = sys.modules.get("oxgang._report")
+        if report is None or not report.wanted():
+            return self._handle.drive
+        return partial(report.watched, self._handle)
 
     def submit_with(self, options, fn, /, *args, **kwargs):
         """`submit`, with options of this call's own.
