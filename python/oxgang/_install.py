@@ -84,9 +84,12 @@ def _install(wanted):
         sys.modules[_standard.ALIAS + name] = sys.modules.pop(name)
     for name in known:
         _keep_whole(name)
+    if "threading" in families and "threading" not in known:
+        # The interpreter asks for it by name at its end, to wait for threads. When somebody loads
+        # the standard one would be too late: that thread holds a lock of the import system then.
+        known.append("threading")
     for name in known:
-        if name != "threading":  # see _settle
-            _settle(name, _standard.module(name))
+        _settle(name, _standard.module(name))
         import_module(name)
     _end_template()
 
@@ -244,10 +247,7 @@ def _settle(name, module):
     """A standard module has been loaded."""
     if not _standard.governs(name):
         return
-    if name == "threading":
-        # the interpreter asks for it by name at its end, to wait for threads
-        import_module(name)
-    elif name == "multiprocessing.spawn":
+    if name == "multiprocessing.spawn":
         _add_order(module)
     elif name == "multiprocessing.forkserver":
         _add_preload(module.ForkServer)

@@ -81,10 +81,17 @@ def import_for(name, package, fromlist, level):
     leaf = module(name)
     if not fromlist:
         return module(name.partition(".")[0])
-    for item in fromlist:
-        if not hasattr(leaf, item) and hasattr(leaf, "__path__"):
-            _import_part(f"{name}.{item}")
+    if hasattr(leaf, "__path__"):
+        for item in fromlist:
+            if not _is_complete(getattr(leaf, item, None)):
+                _import_part(f"{name}.{item}")
     return leaf
+
+
+def _is_complete(part):
+    """Whether it is there; a module that another thread is loading is to be waited for."""
+    spec = getattr(part, "__spec__", None)
+    return part is not None and not getattr(spec, "_initializing", False)
 
 
 def _import_part(name):
