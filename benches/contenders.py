@@ -21,6 +21,7 @@ CONTENDERS = {
         Contender("control", {}),  # the reference once more: its spread is the machine's noise
         Contender("mp.Pool", {}),
         Contender("ideal", {}),
+        Contender("janus", {}),
         Contender("oxgang", {}, is_oxgang=True),
         Contender("oxgang-parked", {"OXGANG_SPIN": "0"}, is_oxgang=True),
     )

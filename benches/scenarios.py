@@ -7,13 +7,26 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from typing import NamedTuple
 
-from benches import data, limits, locks, loops, managers, numbers, threads, work
+from benches import (
+    channels,
+    data,
+    everyone,
+    limits,
+    locks,
+    loops,
+    managers,
+    numbers,
+    threads,
+    work,
+)
 from benches.contenders import WORKERS, chunk_mapper, process_pool, thread_pool
 
 LOCKS = ("standard", "control", "oxgang")
 BOTH = ("standard", "control", "oxgang", "oxgang-parked")
+JANUS = ("janus",) if find_spec("janus") else ()
 START_LIMIT_S = 120
 HAND_PICKED = (1, 4, 16, 64)
 SERIAL_SHARE = ".serial / workers"  # figures with a dot go into the JSON, not into the tables
@@ -260,6 +273,16 @@ SCENARIOS = {
             )
         ),
         Scenario(
+            "queue-to-coroutine",
+            everyone.thread_to_coroutine,
+            *((*JANUS, "oxgang"), JANUS, "µs", "from a thread to a coroutine"),
+        ),
+        Scenario(
+            "queue-process-to-coroutine",
+            everyone.process_to_coroutine,
+            *(LOCKS, ("standard",), "µs", "from a process to a coroutine"),
+        ),
+        Scenario(
             "manager-dict",
             managers.dict_calls,
             *(BOTH, ("standard",), "µs", "Manager().dict(): an item is set, and got"),
@@ -268,6 +291,26 @@ SCENARIOS = {
             "manager-objects",
             managers.objects,
             *(BOTH, ("standard",), "µs", "a dict is made in a manager, and let go"),
+        ),
+        Scenario(
+            "queue-round-trip",
+            channels.queue_round_trip,
+            *(BOTH, ("standard",), "µs", "an item to another process and back, by two queues"),
+        ),
+        Scenario(
+            "pipe-round-trip",
+            channels.pipe_round_trip,
+            *(BOTH, ("standard",), "µs", "an object to another process and back, by a pipe"),
+        ),
+        Scenario(
+            "queue-stream",
+            partial(channels.stream, 1),
+            *(BOTH, ("standard",), "µs", "one process puts, another takes; time per item"),
+        ),
+        Scenario(
+            "queue-stream-2",
+            partial(channels.stream, 2),
+            *(BOTH, ("standard",), "µs", "two processes put, two take; time per item"),
         ),
         Scenario(
             "start",

@@ -7,7 +7,9 @@ its milliseconds is paid by every fresh pool. Public names load on first touch.
 from importlib import import_module
 
 _HOMES = {
+    "Channel": "oxgang._queue",
     "Executor": "oxgang._executor",
+    "Queue": "oxgang._queue",
     "TaskGroup": "oxgang._group",
     "TaskOptions": "oxgang._options",
     "__version__": "oxgang._core",
@@ -18,7 +20,9 @@ _HOMES = {
 }
 
 __all__ = [
+    "Channel",
     "Executor",
+    "Queue",
     "TaskGroup",
     "TaskOptions",
     "__version__",

@@ -7,6 +7,7 @@ with back-pressure and retries, and an end to the running work when Ctrl-C leave
 block.
 """
 
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor as StandardExecutor
 from concurrent.futures import Future
@@ -37,6 +38,9 @@ class Executor(StandardExecutor):
         beyond, it is ended: `oxgang.errors.MemoryLimitExceeded`. Not for threads.
     context: a task in a thread runs in a copy of the `contextvars` context in which it was
         submitted. To processes, and only if OpenTelemetry is in use, its context goes along.
+    forward_logs: log records and warnings of worker processes arrive in this one: those that the
+        root logger's level lets pass when the executor is made. All have arrived when
+        `shutdown` has returned.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class Executor(StandardExecutor):
         timeout_grace: float | None = None,
         memory_limit: int | str | None = None,
         context: bool = True,
+        forward_logs: bool = False,
     ):
         self.model = _checked_model(model)
         _check_start_method(start_method, self.model)
@@ -63,6 +68,11 @@ class Executor(StandardExecutor):
             "memory_limit": memory_limit,
         }
         limits = {name: limit for name, limit in limits.items() if limit is not None}
+        self._forwarding = None
+        if forward_logs and self.model == "process":
+            forwarder = _forwarder()
+            initializer, initargs = forwarder.initializer(initializer, initargs)
+            self._forwarding = weakref.finalize(self, forwarder.close)
         options = {"initializer": initializer, "initargs": initargs, **limits}
         if self.model == "thread":
             options["context"] = context
@@ -122,6 +132,8 @@ class Executor(StandardExecutor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more tasks, finish those taken (or cancel what has not begun), and end."""
         self._pool.shutdown(wait=wait, cancel_futures=cancel_futures)
+        if wait and self._forwarding is not None:
+            self._forwarding()
 
     def terminate_workers(self) -> None:
         """Ask the worker processes to end, running tasks or not; the pool is shut down."""
@@ -181,6 +193,12 @@ class Executor(StandardExecutor):
         if not self._can_stop(how):
             raise NotImplementedError(f"{type(self._pool).__qualname__} has no {how}()")
         getattr(self._pool, how)()
+
+
+def _forwarder():
+    from oxgang._forward import Forwarder
+
+    return Forwarder()
 
 
 def _checked_model(model):

@@ -127,6 +127,7 @@ def map(
     task_timeout: float | None = None,
     memory_limit: int | str | None = None,
     seed: int | None = None,
+    forward_logs: bool = False,
 ) -> Iterator:
     """Like the built-in `map(fn, *iterables)`, with the calls run side by side.
 
@@ -156,10 +157,11 @@ def map(
     seed: a number that, with the item's place, decides what `random` and numpy's legacy generator
         give in its task, whichever worker runs it, and what `oxgang.task_seed()` is. In
         threads, which share those generators, only the latter.
+    forward_logs: log records and warnings of worker processes arrive in this one.
     """
     from oxgang._executor import Executor
 
-    executor = Executor(model, max_workers)
+    executor = Executor(model, max_workers, forward_logs=forward_logs)
     try:
         return values(
             executor.target(),

@@ -164,9 +164,11 @@ def _dump(kind, obj):
 def _dump_anew(pickler_class, obj, table, apart):
     """As `_dump`, with a pickler of its own."""
     sink, left_out = _core.Sink(), _Apart()
-    pickler = pickler_class(sink, 5, buffer_callback=left_out.take if apart else None)
+    pickler = pickler_class.__new__(pickler_class)
     if table is not None:
+        # first, since a class that has one (cloudpickle's does) keeps to what it finds by then
         pickler.dispatch_table = table
+    pickler.__init__(sink, 5, buffer_callback=left_out.take if apart else None)
     pickler.dump(obj)
     data = sink.take() if apart else sink.take_bytes()
     return (data, left_out) if left_out else data

@@ -9,16 +9,10 @@ from collections import deque
 from queue import Empty, Full
 from time import monotonic as now
 
+from oxgang._shut_down import ShutDown
 from oxgang._thread_primitives import Condition
 
-try:
-    from queue import ShutDown
-except ImportError:  # before Python 3.13
-
-    class ShutDown(Exception):
-        """Raised by `put` and `get` of a queue that was shut down."""
-
-        __module__ = "queue"
+NOTHING = object()  # stands for no item
 
 
 def open_up(queue):

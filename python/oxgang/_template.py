@@ -11,12 +11,16 @@ from _signal import SIG_BLOCK, SIG_SETMASK, SIGINT, pthread_sigmask
 
 from oxgang import _core
 from oxgang._pickling import dumps
+from oxgang._worker import when_multiprocessing_comes
 
+# what every process needs that is no worker, and what most need
+_FOR_PROCESSES = ["oxgang.multiprocessing.popen_template", "oxgang._by_value"]
 _OWNERS = {"__main__", "builtins", "oxgang", "concurrent", "multiprocessing"}
 
 _lock = threading.Lock()
 _template = None
 _lifeline = None
+_authkey = None
 _prepared = None  # the template that has what processes need which are no workers
 _forked = []  # such processes
 
@@ -105,6 +109,21 @@ def _wanted():
     return dumps((_path(), order))
 
 
+def _authkey_of_program():
+    """The key of this process and its workers, also if `multiprocessing` is not imported yet."""
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None:
+        return bytes(process.current_process().authkey)
+    global _authkey
+    with _lock:
+        if _authkey is None:
+            _authkey = key = os.urandom(32)
+            when_multiprocessing_comes(
+                lambda process: setattr(process.current_process(), "authkey", key)
+            )
+        return _authkey
+
+
 def fork(fds):
     """A process that the template forks, as a `Child`, to live by `popen_template.live`; it gets
     copies of these descriptors."""
@@ -114,7 +133,7 @@ def fork(fds):
         try:
             if _prepared is not template:
                 # all that such processes need, so that they do not import it one by one
-                template.prepare(dumps((_path(), ["oxgang.multiprocessing.popen_template"])))
+                template.prepare(dumps((_path(), _FOR_PROCESSES)))
                 _prepared = template
             with _lock:
                 _forked[:] = [child for child in _forked if child.poll() is None]
@@ -151,6 +170,7 @@ def setup(name, initializer, initargs):
         "argv": [argument for argument in sys.argv if isinstance(argument, str)],
         "main": (spec.name if spec is not None else None, path and os.path.abspath(path)),
         "name": name,
+        "authkey": _authkey_of_program(),
         "initializer": None if initializer is None else dumps((initializer, initargs)),
     }
     return dumps(facts)

@@ -102,25 +102,27 @@ def _setup(data):
         sys.path[:] = facts["path"]
     sys.argv[:] = facts["argv"]
     fresh_main(*facts["main"])
-    _name_process(facts["name"])
+    when_multiprocessing_comes(lambda module: _tell(module, facts["name"], facts["authkey"]))
     if facts["initializer"] is not None:
         initializer, initargs = loads(facts["initializer"])
         _initialize(initializer, initargs)
 
 
-def _name_process(name):
-    """`multiprocessing` shall know that this is a worker, and whose: once it is imported, which
-    most workers never do, and which costs more than starting one."""
-    _standard.when_loaded("multiprocessing.process", lambda module: _tell(module, name))
+def when_multiprocessing_comes(tell):
+    """Calls `tell` with `multiprocessing.process`: once that is imported, which most workers never
+    do, and which costs more than starting one."""
+    _standard.when_loaded("multiprocessing.process", tell)
 
 
-def _tell(process, name):
+def _tell(process, name, authkey):
+    """`multiprocessing` shall know that this is a worker, and whose."""
     current = type(process._current_process)()
     current._name = f"{name}-{os.getpid()}"
     current._parent_pid = _owner_pid
     current._config["daemon"] = name == POOL_WORKER
     process._current_process = current
     process._parent_process = process._ParentProcess("MainProcess", _owner_pid, None)
+    current.authkey = authkey  # of the program's processes, for what one fetches from another
 
 
 _owner_pid = None

@@ -5,6 +5,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
 
 from oxgang._limits import TaskTimeout
+from oxgang._shut_down import ShutDown
 
 
 class Death(NamedTuple):
@@ -134,16 +135,9 @@ __all__ = [
     "MemoryLimitExceeded",
     "OwnerDied",
     "PayloadError",
+    "ShutDown",
     "TaskCancelled",
     "TaskTerminated",
     "TaskTimeout",
     "WorkerCrashed",
 ]
-
-
-try:
-    from queue import ShutDown
-except ImportError:
-
-    class ShutDown(Exception):
-        """A queue was shut down: nothing can be put in, or nothing is left to take out."""

@@ -5,19 +5,16 @@
 other than the main one, where the extension cannot be, all are the standard ones.
 """
 
-import queue as _standard
 from queue import Empty, Full, LifoQueue, PriorityQueue, Queue, SimpleQueue
 
 from oxgang import _interpreters
+from oxgang._shut_down import ShutDown
 
 if _interpreters.is_main():
     from oxgang import _queues as _ours
-    from oxgang._plain_queue import ShutDown
 
     LifoQueue = _ours.LifoQueue
     PriorityQueue = _ours.PriorityQueue
     Queue = _ours.Queue
-else:
-    ShutDown = getattr(_standard, "ShutDown", None)
 
 __all__ = ["Empty", "Full", "LifoQueue", "PriorityQueue", "Queue", "ShutDown", "SimpleQueue"]

@@ -1,8 +1,10 @@
 """What the tests of managers have in managers, and run in other processes."""
 
+import gc
 import multiprocessing.managers
 import os
 import threading
+import weakref
 
 import oxgang.multiprocessing.managers
 
@@ -12,8 +14,15 @@ KINDS = {"standard": multiprocessing.managers, "oxgang": oxgang.multiprocessing.
 class Counter:
     """Something to have in a manager."""
 
+    all = weakref.WeakSet()  # noqa: RUF012
+
     def __init__(self, start=0):
         self.value = start
+        self.all.add(self)
+
+    def alive(self):
+        gc.collect()
+        return len(self.all)
 
     def add(self, by=1):
         self.value += by

@@ -58,9 +58,10 @@ def churn_get(queue):
 
 
 def echo(connection):
+    """Sends back what comes, until "end" or the end."""
     try:
-        while True:
-            connection.send(connection.recv())
+        while (message := connection.recv()) != "end":
+            connection.send(message)
     except EOFError:
         sys.exit(0)
 

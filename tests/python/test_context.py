@@ -1,7 +1,11 @@
 """What goes along with a task: context variables, seeds, OpenTelemetry's context."""
 
 import contextvars
+import logging
+import os
 import random
+import signal
+import warnings
 
 import numpy
 import oxgang
@@ -138,3 +142,78 @@ def test_telemetry_goes_along(model):
         finally:
             context.detach(token)
         assert executor.submit(baggage_of_task, "order").result() is None
+
+
+# -- logs and warnings ---------------------------------------------------------------------------
+
+
+def log_some(number):
+    logging.getLogger("some.where").info("number %d", number)
+    logging.getLogger("some.where").debug("below the level")
+    try:
+        raise LookupError("inside")
+    except LookupError:
+        logging.getLogger().exception("caught")
+    return number
+
+
+def warn(text):
+    warnings.warn(text, UserWarning, stacklevel=1)
+
+
+def log_and_die():
+    logging.getLogger("last").warning("words")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.fixture
+def at_info(caplog):
+    with caplog.at_level(logging.INFO):
+        yield caplog
+
+
+def test_records_of_workers_arrive(at_info):
+    with oxgang.Executor("process", 2, forward_logs=True) as executor:
+        assert list(executor.map(log_some, range(20))) == list(range(20))
+    records = [record for record in at_info.records if record.name == "some.where"]
+    assert sorted(record.getMessage() for record in records) == sorted(
+        f"number {number}" for number in range(20)
+    )
+    assert {record.process for record in records}.isdisjoint({os.getpid()})
+    (one, *_) = [record for record in at_info.records if record.name == "root"]
+    assert "LookupError: inside" in one.getMessage()
+
+
+def test_warnings_of_workers_arrive():
+    with (
+        pytest.warns(UserWarning, match="of a task"),
+        oxgang.Executor("process", 1, forward_logs=True) as executor,
+    ):
+        executor.submit(warn, "of a task").result()
+
+
+def test_the_last_words_of_a_worker_arrive_and_its_successors(at_info):
+    with oxgang.Executor("process", 1, forward_logs=True) as executor:
+        for _ in range(2):
+            assert executor.submit(log_and_die).exception() is not None
+        assert executor.submit(log_some, 1).result() == 1
+    assert [record.name for record in at_info.records].count("last") == 2
+    assert "number 1" in at_info.messages
+
+
+def test_an_initializer_still_runs_and_map_forwards_too(at_info):
+    options = {"initializer": set_name, "initargs": ("worker",)}
+    with oxgang.Executor("process", 1, forward_logs=True, **options) as executor:
+        assert executor.submit(who).result() == "worker"
+    assert list(oxgang.map(log_some, [5], forward_logs=True)) == [5]
+    assert "number 5" in at_info.messages
+    at_info.clear()
+    with oxgang.Executor("thread", 1, forward_logs=True) as executor:
+        executor.submit(log_some, 6).result()
+    assert at_info.messages.count("number 6") == 1
+
+
+def test_without_it_nothing_arrives(at_info):
+    with oxgang.Executor("process", 1) as executor:
+        executor.submit(log_some, 7).result()
+    assert "number 7" not in at_info.messages

@@ -150,6 +150,7 @@ def test_tasks_in_threads_can_clean_up():
 
 def test_threads_are_told_nothing_after_their_task():
     """Groups that fail over and over, on threads that go on with other work."""
+    before = threading.active_count()
     with oxgang.Executor("thread", 4) as executor:
         for _ in range(200):
             with pytest.raises(ExceptionGroup), oxgang.TaskGroup(executor=executor) as group:
@@ -161,7 +162,7 @@ def test_threads_are_told_nothing_after_their_task():
                     if number == 1:
                         group.start(fail, "x")
             assert executor.submit(sum, range(100)).result() == 4950
-    assert threading.active_count() < 20
+    assert threading.active_count() <= before
 
 
 def test_bad_arguments_are_refused():

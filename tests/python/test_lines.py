@@ -106,6 +106,55 @@ def test_a_client_that_is_killed_leaves_nothing(manager):
     until(lambda: counter.threads() == before)
 
 
+def make_and_wait(manager, queue, inherited):
+    kept = [manager.dict(), manager.list(), inherited]
+    kept[0]["list"] = kept[1]
+    queue.put(kept[1])
+    signal.pause()
+
+
+def test_what_a_killed_client_held_goes(manager):
+    queue, inherited = manager.Queue(), manager.dict(a=1)
+    before = manager._number_of_objects()
+    arguments = (manager, queue, inherited)
+    process = ours.get_context("fork").Process(target=make_and_wait, args=arguments)
+    process.start()
+    mine = queue.get()
+    assert manager._number_of_objects() == before + 2
+    process.kill()
+    process.join()
+    until(lambda: manager._number_of_objects() == before + 1)  # the list: it is held here
+    mine.append(1)
+    assert mine[0] == 1 and inherited["a"] == 1
+    del mine
+    gc.collect()
+    assert manager._number_of_objects() == before
+
+
+def call_for_ever(items, queue, number):
+    queue.put(number)
+    while True:
+        items[number] = items.get(number, 0) + 1
+        items["big"] = b"x" * 300_000
+        items["big"]
+
+
+def test_clients_killed_in_the_midst_of_anything(manager):
+    items, queue, counter = manager.dict(), manager.Queue(), manager.Counter()
+    before = counter.threads(), manager._number_of_objects()
+    context = ours.get_context("fork")
+    for number in range(25):
+        process = context.Process(target=call_for_ever, args=(items, queue, number))
+        process.start()
+        queue.get()
+        time.sleep(0.0007 * number)  # somewhere in its calls, each time elsewhere
+        process.kill()
+        process.join()
+        items["mine"] = number
+        assert items["mine"] == number and items.get("big") in (None, b"x" * 300_000)
+    until(lambda: (counter.threads(), manager._number_of_objects()) == before)
+
+
 def test_forks_that_hold_its_sockets_do_not_hide_the_managers_death(manager):
     pool = manager.Pool(1)
     assert pool.apply(abs, (-1,)) == 1

@@ -182,6 +182,22 @@ def test_what_nobody_has_a_proxy_of_goes(manager):
     assert kept[:] == []
 
 
+def test_what_was_in_another_object_goes_with_it(own):
+    counter, items = own.Counter(), own.dict()
+    before = counter.alive()
+    for _ in range(5):
+        items["held"] = own.Counter()
+        items["held"] = own.list([own.Counter()])
+    gc.collect()
+    assert counter.alive() == before + 1
+    assert items["held"][0].add() == 1
+    items["again"] = items["held"][0]
+    del items["held"]
+    assert items["again"].add() == 2
+    items.clear()
+    assert counter.alive() == before
+
+
 # -- types of one's own --------------------------------------------------------------------
 
 

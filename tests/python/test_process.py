@@ -190,6 +190,19 @@ def test_lambdas_closures_and_local_classes(context):
 
 
 @only_ours
+def test_what_is_by_value_comes_with_pipes_and_shared_numbers(context, answers):
+    reading, writing = answers
+    number = context.Value("i", 3, lock=False)
+
+    def target(writing, number):
+        writing.send(number.value)
+        number.value = 4
+
+    assert run(context.Process(target=target, args=(writing, number))) == 0
+    assert (reading.recv(), number.value) == (3, 4)
+
+
+@only_ours
 def test_a_daemon_may_have_children(context, answers):
     reading, writing = answers
     method = context.get_start_method()

@@ -12,7 +12,7 @@ use pyo3::exceptions::{PyBrokenPipeError, PyEOFError, PyOSError, PyRuntimeError,
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMemoryView};
 
-use crate::message::{self, Message, length_of, no_memory, with_buffer};
+use crate::message::{self, Message, Received, length_of, no_memory, with_buffer};
 use crate::raw::{Lent, adopt};
 use crate::sync::waiting_long;
 use crate::wait;
@@ -108,15 +108,32 @@ impl PipeEnd {
         }
     }
 
-    fn receive(py: Python<'_>, end: &End, into: &mut Vec<u8>) -> PyResult<()> {
+    fn receive(py: Python<'_>, end: &End, received: &mut Received<'_, '_>) -> PyResult<()> {
         let Some(words) = end.words() else { return Err(not_this_way("write")) };
         let refused = |error| no_memory(&error, 0);
-        let mut heard = end.receive_now(message::LONG, into).map_err(refused)?;
+        let take = |received: &mut Received<'_, '_>| {
+            end.receive_now(message::LONG, |length, read| received.take(length, read))
+        };
+        let mut heard = take(received).map_err(refused)?;
         while heard == Heard::Nothing {
-            let (got, error) = waiting_long(py, words, None, |kernel| end.receive(kernel, into));
-            heard = got.map_err(refused)?;
+            let (there, error) = waiting_long(py, words, None, |kernel| end.wait(kernel));
             if let Some(error) = error {
                 return Err(error);
+            }
+            match there? {
+                Heard::Message => heard = take(received).map_err(refused)?,
+                Heard::Nothing => continue,
+                other => heard = other,
+            }
+            if heard == Heard::Nothing {
+                // long, or others are at it: without the interpreter
+                let into = &mut *received.buffer;
+                let (got, error) =
+                    waiting_long(py, words, None, |kernel| end.receive(kernel, into));
+                heard = got.map_err(refused)?;
+                if let Some(error) = error {
+                    return Err(error);
+                }
             }
         }
         match heard {
@@ -212,9 +229,10 @@ impl PipeEnd {
     /// Receives an object.
     fn recv<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let end = self.reading()?;
-        with_buffer(|into| {
-            Self::receive(py, &end, into)?;
-            message::to_value(py, into)
+        with_buffer(|buffer| {
+            let mut received = Received::new(py, buffer);
+            Self::receive(py, &end, &mut received)?;
+            received.value()
         })
     }
 
@@ -231,9 +249,10 @@ impl PipeEnd {
             Some(Ok(most)) => most,
             None => usize::MAX,
         };
-        with_buffer(|into| {
-            Self::receive(py, &end, into)?;
-            let bytes = message::to_bytes(py, into)?;
+        with_buffer(|buffer| {
+            let mut received = Received::new(py, buffer);
+            Self::receive(py, &end, &mut received)?;
+            let bytes = received.bytes()?;
             if bytes.as_bytes().len() > most {
                 self.deafen(&end);
                 return Err(PyOSError::new_err("bad message length"));

@@ -10,6 +10,7 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use oxgang::line::{Line as Engine, Patience, Places, Trouble};
 use oxgang_os::bell::Bell;
@@ -177,6 +178,14 @@ impl Line {
     #[getter]
     fn pid(&self) -> i32 {
         self.peer
+    }
+
+    /// Whether the other side, which is gone, went with its process; waits so many seconds for that.
+    fn went_with_process(&self, py: Python<'_>, seconds: f64) -> PyResult<bool> {
+        let guard = self.inner()?;
+        let limit = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+        let line = &guard.as_ref().ok_or_else(closed)?.line;
+        Ok(py.detach(|| line.went_with_process(limit)))
     }
 
     /// Whether a thread waits in `recv` now.

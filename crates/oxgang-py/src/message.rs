@@ -6,6 +6,7 @@
 //! | `PICKLED` | a pickle |
 //! | `APART` | seven bytes of nothing; number of buffers, length of the message below, length of each buffer, as words; a message of one of the kinds above; the buffers |
 //! | `RAW` | bytes that somebody sent as such: a pickle, if an object is asked for |
+//! | `BYTES` | seven bytes of nothing, and a long `bytes` |
 //!
 //! Long bytes, and the buffers of a pickle, go from the object into the queue's memory without a
 //! copy between, and from there into an object of the receiver's own.
@@ -24,6 +25,11 @@ use crate::raw::Lent;
 
 const APART: u8 = 2;
 const RAW: u8 = 3;
+const BYTES: u8 = 4;
+/// What comes before the bytes of such a message.
+const BEFORE_BYTES: [u8; 8] = [BYTES, 0, 0, 0, 0, 0, 0, 0];
+/// Shorter ones are like any other value.
+const LONG_BYTES: usize = 1 << 12;
 
 /// Copies from here on are made without the interpreter.
 pub const LONG: usize = 1 << 18;
@@ -40,12 +46,18 @@ pub struct Message<'py> {
 enum Body<'py> {
     Plain(Encoded<'py>),
     Pickle(Payload),
+    Long(Bound<'py, PyBytes>),
     Bytes(Lent, std::ops::Range<usize>),
 }
 
 impl<'py> Message<'py> {
     /// Of any object.
     pub fn of(value: &Bound<'py, PyAny>) -> PyResult<Self> {
+        if let Ok(bytes) = value.cast_exact::<PyBytes>()
+            && bytes.as_bytes().len() >= LONG_BYTES
+        {
+            return Ok(Self::with(Body::Long(bytes.clone()), Vec::new()));
+        }
         if let Some(encoded) = codec::encode([value]) {
             let lent = lend(&encoded.apart)?;
             return Ok(Self::with(Body::Plain(encoded), lent));
@@ -76,6 +88,7 @@ impl<'py> Message<'py> {
             // their first byte is the kind
             Body::Plain(encoded) => encoded.parts(),
             Body::Pickle(pickle) => pickle.parts(),
+            Body::Long(bytes) => vec![&BEFORE_BYTES, bytes.as_bytes()],
             Body::Bytes(bytes, part) => vec![&[RAW], &bytes.as_ref()[part.clone()]],
         }
     }
@@ -144,6 +157,10 @@ fn taken_apart(bytes: &[u8]) -> PyResult<(&[u8], Vec<&[u8]>)> {
 
 /// The object that a message is.
 pub fn to_value<'py>(py: Python<'py>, message: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    if message.first() == Some(&BYTES) {
+        let bytes = message.get(BEFORE_BYTES.len()..).ok_or_else(torn)?;
+        return Ok(PyBytes::new(py, bytes).into_any());
+    }
     let (body, buffers) = taken_apart(message)?;
     let (kind, mut rest) = body.split_first().ok_or_else(torn)?;
     if *kind == PLAIN {
@@ -168,9 +185,66 @@ pub fn to_value<'py>(py: Python<'py>, message: &[u8]) -> PyResult<Bound<'py, PyA
 pub fn to_bytes<'py>(py: Python<'py>, message: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
     match message.split_first() {
         Some((&(RAW | PICKLED), rest)) => Ok(PyBytes::new(py, rest)),
-        _ => {
-            let value = to_value(py, message)?;
-            Ok(names(py)?.dumps_back.bind(py).call1((value,))?.cast_into()?)
+        _ => to_pickle(&to_value(py, message)?),
+    }
+}
+
+fn to_pickle<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    let py = value.py();
+    Ok(names(py)?.dumps_back.bind(py).call1((value,))?.cast_into()?)
+}
+
+/// What has been received: an object already, or its message, in a buffer.
+pub struct Received<'py, 'a> {
+    py: Python<'py>,
+    pub buffer: &'a mut Vec<u8>,
+    bytes: Option<Bound<'py, PyBytes>>,
+}
+
+impl<'py, 'a> Received<'py, 'a> {
+    pub fn new(py: Python<'py>, buffer: &'a mut Vec<u8>) -> Self {
+        Self { py, buffer, bytes: None }
+    }
+
+    /// Copies a message of so many bytes by `read`, with a lock of the queue's held: no code of
+    /// Python's may run. Long bytes are copied to where they stay, since to make a `bytes` runs none.
+    pub fn take(&mut self, length: usize, read: &dyn Fn(usize, &mut [u8])) -> std::io::Result<()> {
+        let mut first = [0];
+        if length >= LONG_BYTES {
+            read(0, &mut first);
+        }
+        if first[0] == BYTES {
+            let length = length - BEFORE_BYTES.len();
+            let made = PyBytes::new_with(self.py, length, |into| {
+                read(BEFORE_BYTES.len(), into);
+                Ok(())
+            });
+            self.bytes = Some(made.map_err(std::io::Error::other)?);
+            return Ok(());
+        }
+        if self.buffer.capacity() < length {
+            self.buffer.clear();
+            self.buffer.try_reserve(length).map_err(std::io::Error::other)?;
+        }
+        // what is there is written over, not emptied before
+        self.buffer.resize(length, 0);
+        read(0, self.buffer);
+        Ok(())
+    }
+
+    /// The object.
+    pub fn value(self) -> PyResult<Bound<'py, PyAny>> {
+        match self.bytes {
+            Some(bytes) => Ok(bytes.into_any()),
+            None => to_value(self.py, self.buffer),
+        }
+    }
+
+    /// Its bytes, as [`to_bytes`].
+    pub fn bytes(self) -> PyResult<Bound<'py, PyBytes>> {
+        match self.bytes {
+            Some(bytes) => to_pickle(&bytes.into_any()),
+            None => to_bytes(self.py, self.buffer),
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use oxgang::lane::{Got, Sent};
 use oxgang::queue::Queue;
@@ -15,7 +16,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
-use crate::message::{self, Message, length_of, no_memory, with_buffer};
+use crate::message::{self, Message, Received, length_of, no_memory, with_buffer};
 use crate::sync::{may_block, waiting_long};
 use crate::wait;
 
@@ -111,27 +112,38 @@ impl SharedQueue {
         match sent.map_err(|error| no_memory(&error, length_of(parts)))? {
             Sent::Yes => error.map_or(Ok(()), Err),
             Sent::Shut => Err(error.unwrap_or_else(|| raise(py, |raised| &raised.shut))),
-            Sent::Full | Sent::Busy => {
+            Sent::Full | Sent::Tight | Sent::Busy => {
                 Err(error.unwrap_or_else(|| raise(py, |raised| &raised.full)))
             }
         }
     }
 
+    /// For what is long, or contended: received without the interpreter.
     #[cold]
     fn get_slowly(
         py: Python<'_>,
         queue: &Queue,
+        deadline: Option<Instant>,
         block: bool,
-        timeout: Option<&Bound<'_, PyAny>>,
         into: &mut Vec<u8>,
     ) -> PyResult<()> {
-        let deadline = if block { wait::deadline(timeout)? } else { None };
         let (got, error) =
             waiting_long(py, queue.words(), deadline, |kernel| queue.receive(kernel, block, into));
         match got.map_err(|error| no_memory(&error, 0))? {
             Got::Message => error.map_or(Ok(()), Err),
             Got::Shut => Err(error.unwrap_or_else(|| raise(py, |raised| &raised.shut))),
             _ => Err(error.unwrap_or_else(|| raise(py, |raised| &raised.empty))),
+        }
+    }
+
+    /// Waits for an item.
+    #[cold]
+    fn wait(py: Python<'_>, queue: &Queue, deadline: Option<Instant>) -> PyResult<()> {
+        let (more, error) = waiting_long(py, queue.words(), deadline, |kernel| queue.wait(kernel));
+        match error {
+            Some(error) => Err(error),
+            None if more => Ok(()),
+            None => Err(raise(py, |raised| &raised.empty)),
         }
     }
 }
@@ -192,7 +204,7 @@ impl SharedQueue {
         if let Some(bytes) = message.short() {
             return match queue.send_now(&[bytes]) {
                 Ok(Sent::Yes) => Ok(()),
-                Ok(Sent::Full | Sent::Busy) => {
+                Ok(Sent::Full | Sent::Tight | Sent::Busy) => {
                     Self::put_slowly(slf.py(), &queue, &[bytes], may_block(block)?, timeout)
                 }
                 other => Self::after_put(slf.py(), other, &[bytes], None),
@@ -215,13 +227,33 @@ impl SharedQueue {
         timeout: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (py, queue) = (slf.py(), Self::usable(slf)?);
-        with_buffer(|into| {
-            match queue.receive_now(message::LONG, into) {
-                Ok(Got::Message) => {}
-                Ok(Got::Shut) => return Err(raise(py, |raised| &raised.shut)),
-                _ => Self::get_slowly(py, &queue, may_block(block)?, timeout, into)?,
+        with_buffer(|buffer| {
+            let mut received = Received::new(py, buffer);
+            let mut limits = None;
+            loop {
+                let take = |length, read: &dyn Fn(usize, &mut [u8])| received.take(length, read);
+                let got = queue.receive_now(message::LONG, take);
+                let got = got.map_err(|error| no_memory(&error, 0))?;
+                if got == Got::Message {
+                    return received.value();
+                }
+                let (block, deadline) = match limits {
+                    Some(limits) => limits,
+                    None => {
+                        let block = may_block(block)?;
+                        *limits.insert((block, if block { wait::deadline(timeout)? } else { None }))
+                    }
+                };
+                match got {
+                    Got::Shut => return Err(raise(py, |raised| &raised.shut)),
+                    Got::Nothing if block => Self::wait(py, &queue, deadline)?,
+                    Got::Nothing => return Err(raise(py, |raised| &raised.empty)),
+                    _ => {
+                        Self::get_slowly(py, &queue, deadline, block, received.buffer)?;
+                        return received.value();
+                    }
+                }
             }
-            message::to_value(py, into)
         })
     }
 

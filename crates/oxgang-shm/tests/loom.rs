@@ -8,6 +8,8 @@
 
 #[path = "loom_parts/line.rs"]
 mod line;
+#[path = "loom_parts/queue.rs"]
+mod queue;
 #[path = "loom_parts/sync.rs"]
 mod sync;
 

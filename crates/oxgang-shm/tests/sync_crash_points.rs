@@ -7,11 +7,8 @@
 //! no call of a condition is lost. And once more with an heir that dies at every step of taking
 //! over.
 
-use std::cell::{Cell, RefCell};
-use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
-use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::cell::Cell;
+use std::panic::panic_any;
 
 use oxgang_shm::sync::barrier::{Barrier, Enter, Passed};
 use oxgang_shm::sync::condition::Condition;
@@ -20,134 +17,15 @@ use oxgang_shm::sync::layout::{self, SEGMENT_BYTES};
 use oxgang_shm::sync::lock::Lock;
 use oxgang_shm::sync::semaphore::{MOST, Semaphore};
 use oxgang_shm::sync::{Kernel, Rest, Taken, Who};
-use oxgang_shm::{HeapWords, Words};
 
-/// What a process that has died panics with.
-struct Died;
+mod mortals;
 
-/// More slices than any recovery takes.
-const PATIENCE: usize = 20;
-
-/// One process: its memory, its kernel, its remaining steps.
-#[derive(Clone)]
-struct Process {
-    memory: Arc<HeapWords>,
-    dead: Rc<RefCell<Vec<Who>>>,
-    steps_left: Rc<Cell<usize>>,
-    patience: Rc<Cell<usize>>,
-    mortal: bool,
-}
-
-struct World {
-    memory: Arc<HeapWords>,
-    dead: Rc<RefCell<Vec<Who>>>,
-}
-
-impl World {
-    fn new() -> Self {
-        Self { memory: Arc::new(HeapWords::new(SEGMENT_BYTES)), dead: Rc::default() }
-    }
-
-    fn process(&self, steps: usize, mortal: bool) -> Process {
-        Process {
-            memory: self.memory.clone(),
-            dead: self.dead.clone(),
-            steps_left: Rc::new(Cell::new(steps)),
-            patience: Rc::new(Cell::new(PATIENCE)),
-            mortal,
-        }
-    }
-
-    fn immortal(&self) -> Process {
-        self.process(usize::MAX, false)
-    }
-
-    /// Lets `life` happen to `who` until it ends or the steps do; whether they did. A victim that
-    /// would sleep for ever is killed in its sleep, and has had all the steps it could have. A process that
-    /// ends has died too, as far as the others are concerned, but with all that it wanted done.
-    fn live(&self, who: Who, steps: usize, life: impl FnOnce(Process)) -> bool {
-        let process = self.process(steps, true);
-        let (steps_left, patience) = (process.steps_left.clone(), process.patience.clone());
-        let ended = catch_unwind(AssertUnwindSafe(|| life(process)));
-        self.dead.borrow_mut().push(who.process());
-        match ended {
-            Ok(()) => false,
-            Err(cause) if cause.is::<Died>() => steps_left.get() == 0 && patience.get() > 0,
-            Err(cause) => std::panic::resume_unwind(cause),
-        }
-    }
-}
-
-impl Process {
-    fn step(&self) {
-        if self.mortal {
-            match self.steps_left.get() {
-                0 => panic_any(Died),
-                left => self.steps_left.set(left - 1),
-            }
-        }
-    }
-}
-
-impl Words for Process {
-    fn len(&self) -> usize {
-        self.memory.len()
-    }
-    fn load(&self, at: usize, order: Ordering) -> u64 {
-        self.step();
-        self.memory.load(at, order)
-    }
-    fn store(&self, at: usize, value: u64, order: Ordering) {
-        self.step();
-        self.memory.store(at, value, order);
-    }
-    fn compare_exchange(&self, at: usize, current: u64, new: u64) -> Result<u64, u64> {
-        self.step();
-        self.memory.compare_exchange(at, current, new)
-    }
-    fn fetch_add(&self, at: usize, by: u64) -> u64 {
-        self.step();
-        self.memory.fetch_add(at, by)
-    }
-    fn fence(&self) {}
-    fn write(&self, _at: usize, _bytes: &[u8]) {
-        unreachable!("the protocols use words only");
-    }
-    fn read(&self, _at: usize, _into: &mut [u8]) {
-        unreachable!("the protocols use words only");
-    }
-}
-
-impl Kernel for Process {
-    fn sleep(&self, at: usize, seen: u32) -> Rest {
-        self.step();
-        if self.memory.load(at, Ordering::Acquire) as u32 != seen {
-            return Rest::Over;
-        }
-        self.patience.set(self.patience.get() - 1);
-        match self.patience.get() {
-            0 if self.mortal => panic_any(Died),
-            0 => Rest::Stop,
-            _ => Rest::Slice,
-        }
-    }
-    fn wake(&self, _at: usize, _all: bool) {
-        self.step();
-    }
-    fn alive(&self, who: Who) -> bool {
-        self.step();
-        !self.dead.borrow().contains(&who.process())
-    }
-}
+use mortals::{Died, Process, World, every_point, quiet, who};
 
 const SLOT: u32 = 1;
 const VICTIM: u32 = 100;
 const HEIR: u32 = 200;
 const OTHER: u32 = 300;
-
-fn who(pid: u32) -> Who {
-    Who::new(pid, 5, pid)
-}
 
 fn at() -> usize {
     layout::slot(SLOT).unwrap()
@@ -169,30 +47,12 @@ fn barrier_of(process: &Process) -> Barrier<Process> {
     Barrier::new(process.clone(), at(), SLOT, layout::nodes(process.clone()))
 }
 
-/// Runs `one_death(steps)` until the victim comes to its natural end; how many points there were.
-fn every_point(mut one_death: impl FnMut(usize) -> bool) -> usize {
-    quiet();
-    let mut steps = 0;
-    while one_death(steps) {
-        steps += 1;
-    }
-    steps
-}
-
-fn quiet() {
-    std::panic::set_hook(Box::new(|info| {
-        if !info.payload().is::<Died>() {
-            eprintln!("{info}");
-        }
-    }));
-}
-
 #[test]
 fn a_lock_outlives_its_owner() {
     let mut points = 0;
     for tell in [false, true] {
         points += every_point(|steps| {
-            let world = World::new();
+            let world = World::new(SEGMENT_BYTES);
             let died = world.live(who(VICTIM), steps, |victim| {
                 let lock = lock_of(&victim);
                 for _ in 0..2 {
@@ -231,7 +91,7 @@ fn an_heir_of_a_lock_may_die_too() {
     let mut points = 0;
     for tell in [false, true] {
         points += every_point(|steps| {
-            let world = World::new();
+            let world = World::new(SEGMENT_BYTES);
             world.live(who(VICTIM), 2, |victim| {
                 lock_of(&victim).take(who(VICTIM), &victim, tell);
                 panic_any(Died);
@@ -271,7 +131,7 @@ fn units_are_neither_lost_nor_invented() {
     let mut points = 0;
     for first in [1, 2, 3] {
         points += every_point(|steps| {
-            let world = World::new();
+            let world = World::new(SEGMENT_BYTES);
             let other = world.immortal();
             let semaphore = semaphore_of(&other);
             semaphore.set_up(first + 1);
@@ -303,7 +163,7 @@ fn who_takes_back_units_may_die_too() {
     let mut points = 0;
     for first_death in 0..60 {
         points += every_point(|steps| {
-            let world = World::new();
+            let world = World::new(SEGMENT_BYTES);
             semaphore_of(&world.immortal()).set_up(2);
             world.live(who(VICTIM), first_death, |victim| {
                 let semaphore = semaphore_of(&victim);
@@ -326,7 +186,7 @@ fn who_takes_back_units_may_die_too() {
 
 #[test]
 fn signals_do_not_come_back() {
-    let world = World::new();
+    let world = World::new(SEGMENT_BYTES);
     let other = world.immortal();
     let producer = semaphore_of(&other);
     let hold = producer.holding(who(OTHER), &other);
@@ -344,7 +204,7 @@ fn signals_do_not_come_back() {
 
 #[test]
 fn what_was_held_before_it_was_a_signal_does_not_come_back() {
-    let world = World::new();
+    let world = World::new(SEGMENT_BYTES);
     let other = world.immortal();
     let producer = semaphore_of(&other);
     producer.set_up(1);
@@ -362,7 +222,7 @@ fn what_was_held_before_it_was_a_signal_does_not_come_back() {
 #[test]
 fn a_setter_that_dies_has_set_or_not() {
     let points = every_point(|steps| {
-        let world = World::new();
+        let world = World::new(SEGMENT_BYTES);
         let other = world.immortal();
         let event = Event::new(other.clone(), at());
         let epoch = event.epoch();
@@ -389,7 +249,7 @@ fn a_call_outlives_the_waiter_that_it_was_for() {
     let mut points = 0;
     for called_before_death in [false, true] {
         points += every_point(|steps| {
-            let world = World::new();
+            let world = World::new(SEGMENT_BYTES);
             let (caller, other) = (world.immortal(), world.immortal());
             let (left, mine) = (Cell::new(Some(false)), Cell::new(None));
             let died = world.live(who(VICTIM), steps, |victim| {
@@ -427,7 +287,7 @@ fn a_call_outlives_the_waiter_that_it_was_for() {
 #[test]
 fn a_caller_that_dies_calls_all_or_nobody() {
     let points = every_point(|steps| {
-        let world = World::new();
+        let world = World::new(SEGMENT_BYTES);
         let waiters: Vec<Process> = (0..3).map(|_| world.immortal()).collect();
         let enter = |index: usize| {
             condition_of(&waiters[index]).enter(who(OTHER + index as u32), &waiters[index]).unwrap()
@@ -455,7 +315,7 @@ fn a_caller_that_dies_calls_all_or_nobody() {
 #[test]
 fn an_heir_of_a_call_may_die_too() {
     let points = every_point(|steps| {
-        let world = World::new();
+        let world = World::new(SEGMENT_BYTES);
         let other = world.immortal();
         let condition = condition_of(&other);
         let mut nodes = Vec::new();
@@ -467,7 +327,7 @@ fn an_heir_of_a_call_may_die_too() {
         world.live(who(VICTIM), 0, |_| panic_any(Died));
         let left = Cell::new(false);
         let died = world.live(who(HEIR), steps, |heir| {
-            let awake = Process { mortal: false, ..heir.clone() };
+            let awake = heir.for_ever();
             let condition = condition_of(&heir);
             // its first sleep is a slice, not its death
             assert!(condition.wait(nodes[1], who(HEIR), &Sleeper { process: heir.clone(), awake }));
@@ -525,7 +385,7 @@ fn a_barrier_breaks_or_opens_when_a_party_dies() {
     let mut points = 0;
     for victim_is_last in [false, true] {
         points += every_point(|steps| {
-            let world = World::new();
+            let world = World::new(SEGMENT_BYTES);
             let other = world.immortal();
             let barrier = barrier_of(&other);
             barrier.set_up(2);
@@ -578,7 +438,7 @@ proptest::proptest! {
         history in proptest::collection::vec((0_usize..3, 0_usize..3, 0_usize..45), 1..60),
     ) {
         quiet();
-        let world = World::new();
+        let world = World::new(SEGMENT_BYTES);
         semaphore_of(&world.immortal()).set_up(total);
         let mut held = [0_u64; 3];
         let mut lives = [0_u32; 3];

@@ -119,7 +119,6 @@ pub struct Line {
     bell: Arc<Bell>,
     peer: Process,
     watch: Watch<Mapped>,
-    answers: bool,
     spinner: Spinner,
     born: u64,
     /// A question is open.
@@ -140,7 +139,7 @@ impl Line {
         bell.greet(&hello(), &[segment.as_fd(), places.segment.as_fd(), me.as_fd()])?;
         let mut greeting = greeted(&bell)?;
         let peer = peer_of(&mut greeting)?;
-        Ok(Self::new((end, words), bell, peer, places.watch.clone(), true))
+        Ok(Self::new((end, words), bell, peer, places.watch.clone()))
     }
 
     /// Takes up the line that the other side offers: the asker's side.
@@ -159,7 +158,7 @@ impl Line {
         let end = End::open(words.clone()).map_err(std::io::Error::other)?;
         let watch = Watch::new(Mapped::new(places.map(0, WATCH_BYTES)?));
         bell.greet(&hello(), &[myself()?.as_fd()])?;
-        Ok(Self::new((end, words), bell, peer, watch, false))
+        Ok(Self::new((end, words), bell, peer, watch))
     }
 
     fn new(
@@ -167,17 +166,27 @@ impl Line {
         bell: Bell,
         peer: Process,
         watch: Watch<Mapped>,
-        answers: bool,
     ) -> Self {
         let spinner = Spinner::new(budget_of_process());
         let (bell, born) = (Arc::new(bell), crate::generation());
-        Self { end, words, bell, peer, watch, answers, spinner, born, open: false }
+        Self { end, words, bell, peer, watch, spinner, born, open: false }
     }
 
     /// The other side's process.
     #[must_use]
     pub fn peer(&self) -> i32 {
         self.peer.pid
+    }
+
+    /// Whether the other side, which is gone, went with its process. A process that ends closes its
+    /// sockets a moment earlier, so this waits for `limit` at most.
+    #[must_use]
+    pub fn went_with_process(&self, limit: Duration) -> bool {
+        let ended = wait_readable(&[self.peer.as_fd()], Some(limit)).is_ok_and(|ended| ended[0]);
+        if ended {
+            self.watch.forget_spinners(); // it may have been one
+        }
+        ended
     }
 
     /// By which another thread ends it while it is in use: [`Bell::hang_up`].
@@ -303,12 +312,7 @@ impl Line {
                         return Err(Trouble::Stopped);
                     }
                 }
-                Slept::Alone => {
-                    if self.answers && self.peer.ended() {
-                        self.watch.forget_spinners(); // it may have been one
-                    }
-                    return Err(Trouble::Gone);
-                }
+                Slept::Alone => return Err(Trouble::Gone),
             }
         }
     }

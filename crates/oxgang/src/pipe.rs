@@ -231,7 +231,7 @@ impl End {
         let (me, bell) = (me(), Bell::Writer(way.fd.as_fd()));
         let kernel = Wait::steadfast(way.lane.words().mapped());
         way.lane.herald(me, &kernel, &bell);
-        let sent = way.lane.send(me, &kernel, Patience::None, parts)?;
+        let sent = way.lane.send(me, &kernel, Patience::None, true, parts)?;
         let seen = way.lane.announce(me, &kernel, &bell);
         Ok(match sent {
             Sent::Yes if seen => Heard::Message,
@@ -264,17 +264,21 @@ impl End {
     }
 
     /// Receives if that needs no waiting at all, and the message is not longer than `longest`;
-    /// else `Nothing`.
+    /// else `Nothing`. By `take`, as [`Core::receive_by`](lane::Core::receive_by).
     ///
     /// # Errors
-    /// As [`receive`](Self::receive).
+    /// As [`receive`](Self::receive), or if `take` fails.
     #[inline]
-    pub fn receive_now(&self, longest: usize, into: &mut Vec<u8>) -> Result<Heard> {
+    pub fn receive_now(
+        &self,
+        longest: usize,
+        take: impl FnOnce(usize, &dyn Fn(usize, &mut [u8])) -> Result<()>,
+    ) -> Result<Heard> {
         let Some(way) = &self.reader else { return Ok(Heard::NotThisWay) };
-        let kernel = Wait::steadfast(way.lane.words().mapped());
-        match way.lane.receive(me(), &kernel, Patience::None, longest, into)? {
+        let (me, kernel) = (me(), Wait::steadfast(way.lane.words().mapped()));
+        match way.lane.receive_by(me, &kernel, Patience::None, longest, take)? {
             Got::Message => {
-                way.lane.denounce(me(), &kernel, &Bell::Reader(way.fd.as_fd()), false);
+                way.lane.denounce(me, &kernel, &Bell::Reader(way.fd.as_fd()), false);
                 Ok(Heard::Message)
             }
             _ => Ok(Heard::Nothing),

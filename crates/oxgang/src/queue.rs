@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use std::io::Result;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use oxgang_os::event;
 
@@ -25,6 +26,9 @@ use crate::region::{self, Key, Region};
 use crate::segment::Mapped;
 use crate::spin::{Spinner, budget_of_process};
 use crate::sync::{Wait, me};
+
+/// How long a sender waits for room before it takes new memory: what twenty new pages cost.
+const MOMENT: Duration = Duration::from_micros(60);
 
 /// A queue, as a process has it.
 #[derive(Debug)]
@@ -162,9 +166,17 @@ impl Queue {
     pub fn send(&self, kernel: &Wait<'_>, wait: bool, parts: &[&[u8]]) -> Result<Sent> {
         let (me, bell) = (me(), self.bell());
         self.lane.herald(me, kernel, &bell);
-        let mut sent = self.lane.send(me, kernel, Patience::Some, parts)?;
+        let mut sent = self.lane.send(me, kernel, Patience::Some, false, parts)?;
+        let length = parts.iter().map(|part| part.len()).sum();
+        if sent == Sent::Tight {
+            let room = || self.lane.may_send_here(length);
+            if !lane::spin(&self.lane, &self.spinner, kernel, room) {
+                let moment = Wait::new(self.words(), Some(Instant::now() + MOMENT), &|_| false);
+                self.lane.wait_for_room_here(length, &moment);
+            }
+            sent = self.lane.send(me, kernel, Patience::Some, true, parts)?;
+        }
         if sent == Sent::Full && wait {
-            let length = parts.iter().map(|part| part.len()).sum();
             lane::spin(&self.lane, &self.spinner, kernel, || self.lane.may_send(length));
             sent = self.lane.send_in_time(me, kernel, parts)?;
         }
@@ -172,7 +184,8 @@ impl Queue {
         Ok(sent)
     }
 
-    /// Sends if that needs no waiting at all: [`Sent::Busy`] or [`Sent::Full`] if it does.
+    /// Sends if that needs no waiting at all: [`Sent::Busy`], [`Sent::Full`] or [`Sent::Tight`] if it
+    /// does.
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -180,7 +193,7 @@ impl Queue {
     pub fn send_now(&self, parts: &[&[u8]]) -> Result<Sent> {
         let (me, bell, kernel) = (me(), self.bell(), Wait::steadfast(self.words()));
         self.lane.herald(me, &kernel, &bell);
-        let sent = self.lane.send(me, &kernel, Patience::None, parts);
+        let sent = self.lane.send(me, &kernel, Patience::None, false, parts);
         self.lane.announce(me, &kernel, &bell);
         sent
     }
@@ -200,16 +213,29 @@ impl Queue {
         Ok(got)
     }
 
-    /// Receives if that needs no waiting at all, and the message is not longer than `longest`.
+    /// Receives if that needs no waiting at all, and the message is not longer than `longest`; by
+    /// `take`, as [`Core::receive_by`](lane::Core::receive_by).
     ///
     /// # Errors
-    /// As [`receive`](Self::receive).
+    /// As [`receive`](Self::receive), or if `take` fails.
     #[inline]
-    pub fn receive_now(&self, longest: usize, into: &mut Vec<u8>) -> Result<Got> {
+    pub fn receive_now(
+        &self,
+        longest: usize,
+        take: impl FnOnce(usize, &dyn Fn(usize, &mut [u8])) -> Result<()>,
+    ) -> Result<Got> {
         let (me, bell, kernel) = (me(), self.bell(), Wait::steadfast(self.words()));
-        let got = self.lane.receive(me, &kernel, Patience::None, longest, into);
+        let got = self.lane.receive_by(me, &kernel, Patience::None, longest, take);
         self.lane.denounce(me, &kernel, &bell, false);
         got
+    }
+
+    /// Waits until there is something to receive; `false`: the wait was stopped before.
+    pub fn wait(&self, kernel: &Wait<'_>) -> bool {
+        let more = || self.lane.has_more();
+        more()
+            || lane::spin(&self.lane, &self.spinner, kernel, more)
+            || self.lane.wait_for_more(kernel)
     }
 
     /// Nothing more is sent. `at_once`: nor received.
@@ -233,8 +259,6 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
-
     use super::*;
 
     fn wait(queue: &Queue) -> Wait<'_> {
@@ -293,22 +317,22 @@ mod tests {
     #[test]
     fn long_messages_make_it_grow_and_their_memory_goes_back() {
         let queue = Queue::create(0).unwrap();
-        let long = vec![5_u8; 9 << 20];
+        let long = vec![5_u8; 20 << 20];
         for _ in 0..4 {
-            assert_eq!(queue.send_now(&[&long]).unwrap(), Sent::Yes);
+            assert_eq!(queue.send(&wait(&queue), true, &[&long]).unwrap(), Sent::Yes);
         }
         let blocks = || {
             let (segment, _) = queue.region.segment().unwrap();
             segment.resident().unwrap()
         };
-        assert!(blocks() > 36 << 20);
+        assert!(blocks() > 80 << 20);
         let mut into = Vec::new();
-        assert_eq!(queue.receive_now(1000, &mut into).unwrap(), Got::Long, "it stays");
+        assert_eq!(queue.receive_now(1000, |_, _| Ok(())).unwrap(), Got::Long, "it stays");
         for _ in 0..4 {
             assert_eq!(queue.receive(&wait(&queue), true, &mut into).unwrap(), Got::Message);
             assert!(into == long);
         }
-        assert!(blocks() < 6 << 20, "{}", blocks());
+        assert!(blocks() < 24 << 20, "{}", blocks());
         assert_eq!(queue.send_now(&[b"short"]).unwrap(), Sent::Yes);
     }
 
@@ -342,7 +366,7 @@ mod tests {
         let timed = Wait::new(queue.words(), Some(began + limit), &|_| false);
         assert_eq!(queue.send(&timed, true, &[b"y"]).unwrap(), Sent::Full);
         assert!(began.elapsed() >= limit);
-        assert_eq!(queue.receive_now(9, &mut into).unwrap(), Got::Message);
+        assert_eq!(queue.receive_now(9, |_, _| Ok(())).unwrap(), Got::Message);
         assert_eq!(event::look(fd, now).unwrap(), event::Look::Nothing);
         let timed = Wait::new(queue.words(), Some(Instant::now() + limit), &|_| false);
         assert_eq!(queue.receive(&timed, true, &mut into).unwrap(), Got::Nothing);

@@ -38,7 +38,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use oxgang_os::Result;
 use oxgang_os::event::WakeUp;
-use oxgang_os::segment::{Mapping, PrivateMapping, Segment};
+use oxgang_os::segment::{HUGE_PAGE, Mapping, PrivateMapping, Segment, huge_pages_on_advice};
 use oxgang_shm::arena::{Arena, Block};
 
 /// Shorter bytes are not looked for among what is stored: the search costs more than a copy.
@@ -205,8 +205,10 @@ impl Store {
         self.lent.store(books.arena.lent_bytes(), Ordering::Relaxed);
         let stored = Stored { store: self.clone(), block };
         let end = block.offset + block.length;
-        let mapping = if end > books.fresh_from {
-            books.fresh_from = end;
+        let fresh = end > books.fresh_from;
+        books.fresh_from = books.fresh_from.max(end);
+        let huge = length >= HUGE_PAGE as u64 && huge_pages_on_advice();
+        let mapping = if fresh && !huge {
             Ok(None)
         } else {
             books.extents.of(&self.segment, &block).map(Some)

@@ -1,8 +1,8 @@
 """A drop-in for `multiprocessing`.
 
-Ours: processes and pools; locks, semaphores, conditions, events and barriers; shared values and
-arrays; and the contexts that make them. What is taken from the standard module as it is says so
-where it is defined.
+Ours: processes and pools; queues and pipes; locks, semaphores, conditions, events and barriers;
+shared values and arrays; and the contexts that make them. What is taken from the standard module as
+it is says so where it is defined.
 """
 
 from oxgang.multiprocessing import context

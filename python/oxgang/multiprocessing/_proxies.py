@@ -176,17 +176,18 @@ class BaseProxy(_standard.BaseProxy):
 
 
 def RebuildProxy(func, token, serializer, kwds):
-    """Unpickles a proxy. In the process of its own manager it counts no reference there, or it
-    would keep its referent for ever."""
+    """Unpickles a proxy. In the process of its own manager it counts no reference, or it would keep
+    its referent for ever: that stays while the proxy does."""
     server = getattr(process.current_process(), "_manager_server", None)
-    if server is not None and _wire.plain(server.address) == _wire.plain(token.address):
+    at_home = server is not None and _wire.plain(server.address) == _wire.plain(token.address)
+    if at_home:
         kwds["manager_owned"] = True
-        if token.id not in server.id_to_local_proxy_obj:
-            server.id_to_local_proxy_obj[token.id] = server.id_to_obj[token.id]
-    incref = kwds.pop("incref", True) and not getattr(
-        process.current_process(), "_inheriting", False
-    )
-    return func(token, serializer, incref=incref, **kwds)
+    inheriting = getattr(process.current_process(), "_inheriting", False)
+    incref = kwds.pop("incref", True) and not inheriting
+    proxy = func(token, serializer, incref=incref, **kwds)
+    if at_home:
+        server.keep(proxy, token.id)
+    return proxy
 
 
 # -- making types ------------------------------------------------------------------------------

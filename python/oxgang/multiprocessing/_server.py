@@ -16,10 +16,14 @@ an RLock in a manager belongs to that thread, and so to the client's.
 `shutdown` from a client, or the end of the process that started it, whatever ended that.
 """
 
+import collections
 import contextlib
 import os
+import socket
+import struct
 import sys
 import threading
+import weakref
 from multiprocessing import managers as _standard
 from multiprocessing import process, util
 from traceback import format_exc
@@ -28,7 +32,7 @@ from oxgang import _core
 from oxgang.multiprocessing import _listener, _wire
 
 _ALONE = ("accept_connection", "accept_line", "shutdown")  # what a connection is made for
-_LAST_S = 1.0  # for a thread that has been told to end, and has nothing else to do
+_LAST_S = 1.0  # for what comes within a moment if it comes: the rest of somebody's end
 _RETRY_S = 0.05  # after a connection that could not be taken, for want of descriptors mostly
 
 
@@ -49,9 +53,14 @@ class Server(_standard.Server):
         self.stop_event = threading.Event()
         self._lines = {}  # line -> the thread that serves it
         self._places = None
+        self._held = collections.defaultdict(collections.Counter)  # pid -> identity -> references
+        self._books = threading.Lock()
+        self._local = threading.RLock()
+        self._local_proxies = {}  # identity -> a key for each proxy that objects here hold
+        self._client = threading.local()  # .pid: of the client that this thread serves
         # descriptors pass through sockets of the machine only, and lines have one encoding
-        unix = _listener.address_type(_wire.plain(self.address)) == "AF_UNIX"
-        self._has_lines = unix and serializer == "pickle"
+        self._unix = _listener.address_type(_wire.plain(self.address)) == "AF_UNIX"
+        self._has_lines = self._unix and serializer == "pickle"
         # for proxies among the objects: they call this very server
         _wire.home_of(self.address).authkey_or(authkey)
 
@@ -94,9 +103,21 @@ class Server(_standard.Server):
     def handle_request(self, conn):
         """Lets a client in, and does the one thing it asks for; that may be to serve it."""
         try:
+            self._client.pid = self._pid_of(conn)
             self._handle_request(conn)
         finally:
             conn.close()
+
+    def _pid_of(self, conn):
+        """The process at the other end, if it is of this machine."""
+        if not self._unix:
+            return None
+        end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=conn.fileno())
+        try:
+            found = end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        finally:
+            end.detach()
+        return struct.unpack("3i", found)[0] or None  # 0: of a namespace that is not seen from here
 
     def _handle_request(self, conn):
         request = None
@@ -207,7 +228,66 @@ class Server(_standard.Server):
             self.serve_client(line)
         finally:
             del self._lines[line]
+            if not self.stop_event.is_set() and line.went_with_process(_LAST_S):
+                self._forget(self._client.pid)
             line.close()
+
+    # -- references ------------------------------------------------------------------------
+    #
+    # The standard protocol counts them for each object. Beside that they are counted for each
+    # process that has told of them, so that they can be taken back when it was killed: by the
+    # kernel's word for who is at the other end, so nobody can be blamed for another's.
+
+    def incref(self, c, ident):
+        """A client has one reference more."""
+        super().incref(c, ident)
+        pid = getattr(self._client, "pid", None)
+        if pid is not None:
+            with self._books:
+                self._held[pid][ident] += 1
+
+    def decref(self, c, ident):
+        """A client has one reference less; the object goes with the last."""
+        pid = getattr(self._client, "pid", None)
+        if pid is not None:
+            with self._books:
+                self._drop(pid, ident)
+        super().decref(c, ident)
+
+    def _drop(self, pid, ident):
+        held = self._held.get(pid)
+        if held is not None and held[ident] > 0:
+            held[ident] -= 1
+            if not held[ident]:
+                del held[ident]
+        if not held:
+            self._held.pop(pid, None)
+
+    def _forget(self, pid):
+        """Takes back what a process held that has ended: nothing, unless it was killed."""
+        with self._books:
+            held = self._held.pop(pid, {})
+        for ident, count in held.items():
+            util.debug("process %s ended with %d references to %s", pid, count, ident)
+            for _ in range(count):
+                super().decref(None, ident)
+
+    def keep(self, proxy, ident):
+        """An object of this server has a proxy for another one: that stays while the proxy does."""
+        with self._local:
+            key = object()
+            self._local_proxies.setdefault(ident, set()).add(key)
+            if ident not in self.id_to_local_proxy_obj:
+                self.id_to_local_proxy_obj[ident] = self.id_to_obj[ident]
+        weakref.finalize(proxy, self._let_go, ident, key).atexit = False
+
+    def _let_go(self, ident, key):
+        with self._local:  # maybe in the midst of `keep`, by the collector: this thread may enter
+            keys = self._local_proxies[ident]
+            keys.discard(key)
+            if not keys:
+                del self._local_proxies[ident]
+                self.id_to_local_proxy_obj.pop(ident, None)
 
     def create(self, c, typeid, /, *args, **kwds):
         """Makes an object; its identity and what is exposed of it."""

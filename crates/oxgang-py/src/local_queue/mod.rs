@@ -7,32 +7,36 @@
 //! held (by [`plain`], and by `oxgang._plain_queue` where somebody has to wait), and here are left `maxsize`, `unfinished_tasks` and
 //! `is_shutdown`. Who waits natively when that happens is called, and waits on over there.
 //!
+//! A queue that may be *shared* (`oxgang.Queue`) goes over, for good, into a queue between processes, when
+//! it is sent to another process or this one forks; it is *moving* while its items are encoded, and who
+//! uses it meanwhile waits until that is over. If an item cannot be encoded it stays native.
+//!
 //! An item that is put calls the one who has waited for one the longest; who is quicker may have it.
 
+mod bells;
 mod plain;
+mod terms;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Instant;
 
 use oxgang::parking::{Call, Line};
 use pyo3::exceptions::{PyAttributeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyFloat, PyList, PyTuple};
-use pyo3::{PyTraverseError, PyVisit, intern};
+use pyo3::types::{PyDict, PyList, PyTuple};
+use pyo3::{BoundObject, PyTraverseError, PyVisit, intern};
 
 use crate::threading::{Books, wait_until};
-use crate::wait;
+use bells::Bells;
+use terms::{End, Patience, limit, names, nothing, raise};
 
-/// First in, first out.
-const FIFO: u8 = 0;
+// kinds, as `oxgang._queues` numbers them; 0: first in, first out; 3: as the class has it
 /// Last in, first out.
 const LIFO: u8 = 1;
 /// Smallest first; always plain.
 const PRIORITY: u8 = 2;
-/// As the class has it; always plain.
-const CUSTOM: u8 = 3;
+/// First in, first out; over there is a queue between processes.
+const SHARED: u8 = 4;
 
 #[derive(Default)]
 struct Inside {
@@ -45,6 +49,10 @@ struct Inside {
     getters: Line,
     putters: Line,
     joiners: Line,
+    /// Being moved over there; who wants to use it waits in this line.
+    moving: bool,
+    patient: Line,
+    bells: Bells,
 }
 
 impl Inside {
@@ -56,9 +64,13 @@ impl Inside {
         let mut calls = self.getters.call_all();
         calls.append(&mut self.putters.call_all());
         calls.append(&mut self.joiners.call_all());
+        calls.append(&mut self.patient.call_all());
         calls
     }
 }
+
+/// Items, unfinished tasks, whether it is shut down.
+type Moving = (Py<PyList>, i64, bool);
 
 /// What a plain queue shows.
 #[derive(Default)]
@@ -81,67 +93,6 @@ pub struct LocalQueue {
     shown: Books<Shown>,
 }
 
-/// What Python has to say.
-struct Names {
-    empty: Py<PyAny>,
-    full: Py<PyAny>,
-    shut_down: Py<PyAny>,
-    plain: Py<PyModule>,
-}
-
-fn names(py: Python<'_>) -> PyResult<&Names> {
-    static NAMES: PyOnceLock<Names> = PyOnceLock::new();
-    NAMES.get_or_try_init(py, || {
-        let plain = py.import("oxgang._plain_queue")?;
-        let of = |name: &str| -> PyResult<Py<PyAny>> { Ok(plain.getattr(name)?.unbind()) };
-        let (empty, full, shut_down) = (of("Empty")?, of("Full")?, of("ShutDown")?);
-        Ok(Names { empty, full, shut_down, plain: plain.unbind() })
-    })
-}
-
-fn raise(py: Python<'_>, which: impl FnOnce(&Names) -> &Py<PyAny>) -> PyErr {
-    let made = names(py).and_then(|names| which(names).bind(py).call0());
-    made.map_or_else(|error| error, PyErr::from_value)
-}
-
-/// How long a call may take.
-enum Patience {
-    None,
-    Until(Option<Instant>),
-}
-
-impl Patience {
-    fn of(block: Option<&Bound<'_, PyAny>>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
-        if !may_block(block)? {
-            return Ok(Self::None);
-        }
-        if let Some(timeout) = timeout
-            && timeout.lt(0)?
-        {
-            return Err(PyValueError::new_err("'timeout' must be a non-negative number"));
-        }
-        wait::deadline(timeout).map(Self::Until)
-    }
-
-    /// As arguments: `block`, `timeout`.
-    fn left(&self) -> (bool, Option<f64>) {
-        match self {
-            Self::None => (false, None),
-            Self::Until(end) => {
-                let left = end.map(|end| end.saturating_duration_since(Instant::now()));
-                (true, left.map(|left| left.as_secs_f64()))
-            }
-        }
-    }
-}
-
-/// How a wait at a queue ends.
-enum End<T> {
-    Done(T, Option<Call>),
-    Shut,
-    Plain,
-}
-
 impl LocalQueue {
     fn pop(&self, inside: &mut Inside) -> Option<Py<PyAny>> {
         if self.kind.load(Ordering::Relaxed) == LIFO {
@@ -151,15 +102,45 @@ impl LocalQueue {
         }
     }
 
-    /// By Python's hand, with `mutex`.
+    #[cold]
+    fn take_there<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        Self::plainly(slf, "get", (false,)).or_else(|error| {
+            let none = error.is_instance(py, names(py)?.empty.bind(py));
+            if none { nothing(py) } else { Err(error) }
+        })
+    }
+
+    /// Over there: by Python's hand with `mutex`, or in the queue between processes.
     #[cold]
     fn plainly<'py>(
         slf: &Bound<'py, Self>,
         name: &str,
-        arguments: impl pyo3::call::PyCallArgs<'py>,
+        arguments: impl IntoPyObject<'py, Target = PyTuple, Error: Into<PyErr>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
+        let arguments = arguments.into_pyobject(py).map_err(Into::into)?.into_bound();
+        if slf.get().kind.load(Ordering::Relaxed) == SHARED {
+            let Some(shared) = Self::shared(slf)? else {
+                return slf.call_method1(name, arguments); // it stays here after all
+            };
+            return shared.call_method1(name, arguments);
+        }
+        let arguments = std::iter::once(slf.as_any().clone()).chain(arguments.iter());
+        let arguments = PyTuple::new(py, arguments.collect::<Vec<_>>())?;
         names(py)?.plain.bind(py).getattr(name)?.call1(arguments)
+    }
+
+    /// The queue over there, once everything is there.
+    fn shared<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let (py, this) = (slf.py(), slf.get());
+        let over = |inside: &mut Inside| (!inside.moving).then_some(());
+        wait_until(py, &this.books, |inside| &mut inside.patient, None, over)?;
+        if !this.books.open(py).plain {
+            return Ok(None);
+        }
+        let found = this.shown.open(py).queue.as_ref().map(|one| one.clone_ref(py));
+        Ok(found.map(|found| found.into_bound(py)))
     }
 
     #[cold]
@@ -182,6 +163,7 @@ impl LocalQueue {
             () => {
                 inside.items.extend(item.take());
                 inside.unfinished += 1;
+                inside.bells.ring();
                 Some(End::Done((), inside.getters.call()))
             }
         };
@@ -193,7 +175,7 @@ impl LocalQueue {
             Some(End::Shut) => Err(raise(py, |names| &names.shut_down)),
             Some(End::Plain) => {
                 let (block, left) = patience.left();
-                Self::plainly(slf, "put", (slf, item, block, left)).map(drop)
+                Self::plainly(slf, "put", (item, block, left)).map(drop)
             }
             None => Err(raise(py, |names| &names.full)),
         }
@@ -227,7 +209,7 @@ impl LocalQueue {
             Some(End::Shut) => Err(raise(py, |names| &names.shut_down)),
             Some(End::Plain) => {
                 let (block, left) = patience.left();
-                Self::plainly(slf, "get", (slf, block, left))
+                Self::plainly(slf, "get", (block, left))
             }
             None => Err(raise(py, |names| &names.empty)),
         }
@@ -240,7 +222,7 @@ impl LocalQueue {
     ) -> PyResult<Bound<'py, PyAny>> {
         let (py, this) = (slf.py(), slf.get());
         if !this.books.open(py).plain {
-            Self::plainly(slf, "open_up", (slf,))?;
+            Self::plainly(slf, "open_up", ())?;
         }
         let found = which(&mut this.shown.open(py)).as_ref().map(|one| one.clone_ref(py));
         found.map(|found| found.into_bound(py)).ok_or_else(|| {
@@ -257,7 +239,7 @@ impl LocalQueue {
     ) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
         if !this.books.open(py).plain {
-            Self::plainly(slf, "open_up", (slf,))?;
+            Self::plainly(slf, "open_up", ())?;
         }
         let before = which(&mut this.shown.open(py)).replace(value);
         drop(before);
@@ -274,7 +256,7 @@ impl LocalQueue {
     }
 
     fn _open(&self, kind: u8) -> PyResult<()> {
-        if !(FIFO..=CUSTOM).contains(&kind) {
+        if kind > SHARED {
             return Err(PyValueError::new_err("no such kind of queue"));
         }
         self.kind.store(kind, Ordering::Relaxed);
@@ -312,6 +294,101 @@ impl LocalQueue {
         PyList::new(py, items).map(|items| Some(items.unbind()))
     }
 
+    /// Begins to move it over there. Gives its items, how many tasks are unfinished, and whether it
+    /// is shut down; ``None`` if it has been moved.
+    fn _begin_move(slf: &Bound<'_, Self>, there: Py<PyAny>) -> PyResult<Option<Moving>> {
+        let (py, this) = (slf.py(), slf.get());
+        if this.kind.load(Ordering::Relaxed) != SHARED {
+            return Err(PyValueError::new_err("this kind of queue stays in its process"));
+        }
+        let mut inside = this.books.open(py);
+        if inside.plain {
+            return Ok(None);
+        }
+        (inside.plain, inside.moving) = (true, true);
+        let items = std::mem::take(&mut inside.items);
+        let (unfinished, shut) = (inside.unfinished, inside.shut);
+        let calls = inside.call_all();
+        inside.bells.ring();
+        drop(inside);
+        drop(calls);
+        let before = this.shown.open(py).queue.replace(there);
+        drop(before);
+        Ok(Some((PyList::new(py, items)?.unbind(), unfinished, shut)))
+    }
+
+    /// It has been moved; or it stays, with these items.
+    fn _end_move(slf: &Bound<'_, Self>, back: Option<&Bound<'_, PyList>>) {
+        let (py, this) = (slf.py(), slf.get());
+        let items = back.map(|items| items.iter().map(Bound::unbind).collect());
+        let mut inside = this.books.open(py);
+        inside.moving = false;
+        if let Some(items) = items {
+            inside.plain = false;
+            inside.items = items;
+        }
+        inside.bells.ring();
+        let calls = inside.call_all();
+        drop(inside);
+        drop(calls);
+    }
+
+    /// The queue over there, or that it is being moved to.
+    #[getter]
+    fn _there(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        let is_there = self.books.open(py).plain;
+        let shown = self.shown.open(py);
+        shown.queue.as_ref().filter(|_| is_there).map(|queue| queue.clone_ref(py))
+    }
+
+    /// A bell for an event loop: its number, and a descriptor to watch.
+    fn _new_bell(&self, py: Python<'_>) -> PyResult<(u64, i32)> {
+        self.books.open(py).bells.add()
+    }
+
+    /// Asks for one ring of the bell when there is an item. ``False``: there is one, or something
+    /// else to look at.
+    fn _ask(&self, py: Python<'_>, bell: u64) -> bool {
+        let mut inside = self.books.open(py);
+        let quiet = inside.items.is_empty() && !inside.shut && !inside.plain;
+        if quiet {
+            inside.bells.ask(bell);
+        }
+        quiet
+    }
+
+    /// Makes the bell quiet.
+    fn _hush(&self, py: Python<'_>, bell: u64) {
+        self.books.open(py).bells.hush(bell);
+    }
+
+    /// Takes the bell away.
+    fn _drop_bell(&self, py: Python<'_>, bell: u64) {
+        let gone = self.books.open(py).bells.remove(bell);
+        drop(gone);
+    }
+
+    /// An item, or `NOTHING` if there is none now.
+    fn _take<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let (py, this) = (slf.py(), slf.get());
+        let mut inside = this.books.open(py);
+        if inside.plain {
+            drop(inside);
+            return Self::take_there(slf);
+        }
+        if let Some(item) = inside.items.pop_front() {
+            if !inside.putters.is_empty() {
+                let call = inside.putters.call();
+                drop(inside);
+                drop(call);
+            }
+            return Ok(item.into_bound(py));
+        }
+        let shut = inside.shut;
+        drop(inside);
+        if shut { Err(raise(py, |names| &names.shut_down)) } else { nothing(py) }
+    }
+
     /// Puts an item into the queue; waits for room if there is none.
     ///
     /// Args:
@@ -344,6 +421,7 @@ impl LocalQueue {
         }
         inside.items.push_back(item);
         inside.unfinished += 1;
+        inside.bells.ring();
         if !inside.getters.is_empty() {
             let call = inside.getters.call();
             drop(inside);
@@ -408,7 +486,7 @@ impl LocalQueue {
         let mut inside = this.books.open(py);
         if inside.plain {
             drop(inside);
-            return Self::plainly(slf, "task_done", (slf,)).map(drop);
+            return Self::plainly(slf, "task_done", ()).map(drop);
         }
         if inside.unfinished <= 0 {
             drop(inside);
@@ -431,7 +509,7 @@ impl LocalQueue {
             () => (inside.unfinished == 0).then_some(End::Done((), None)),
         };
         match wait_until(py, &this.books, |inside| &mut inside.joiners, None, done)? {
-            Some(End::Plain) => Self::plainly(slf, "join", (slf,)).map(drop),
+            Some(End::Plain) => Self::plainly(slf, "join", ()).map(drop),
             _ => Ok(()),
         }
     }
@@ -443,7 +521,7 @@ impl LocalQueue {
         drop(inside);
         match count {
             Some(count) => Ok(count.into_pyobject(slf.py())?.into_any()),
-            None => Self::plainly(slf, "qsize", (slf,)),
+            None => Self::plainly(slf, "qsize", ()),
         }
     }
 
@@ -454,7 +532,7 @@ impl LocalQueue {
         drop(inside);
         match count {
             Some(count) => Ok(count == 0),
-            None => Self::plainly(slf, "empty", (slf,))?.is_truthy(),
+            None => Self::plainly(slf, "empty", ())?.is_truthy(),
         }
     }
 
@@ -465,7 +543,7 @@ impl LocalQueue {
         drop(inside);
         match full {
             Some(full) => Ok(full),
-            None => Self::plainly(slf, "full", (slf,))?.is_truthy(),
+            None => Self::plainly(slf, "full", ())?.is_truthy(),
         }
     }
 
@@ -480,7 +558,7 @@ impl LocalQueue {
         let mut inside = this.books.open(py);
         if inside.plain {
             drop(inside);
-            return Self::plainly(slf, "shutdown", (slf, immediate)).map(drop);
+            return Self::plainly(slf, "shutdown", (immediate,)).map(drop);
         }
         inside.shut = true;
         let mut dropped = VecDeque::new();
@@ -488,6 +566,7 @@ impl LocalQueue {
             dropped = std::mem::take(&mut inside.items);
             inside.unfinished = (inside.unfinished - dropped.len() as i64).max(0);
         }
+        inside.bells.ring();
         let calls = inside.call_all();
         drop(inside);
         drop((dropped, calls));
@@ -607,22 +686,4 @@ impl LocalQueue {
         let shown = std::mem::take(&mut *self.shown.open(py));
         drop((items, shown));
     }
-}
-
-/// A `maxsize` as a number of items.
-fn limit(size: &Bound<'_, PyAny>) -> PyResult<i64> {
-    if let Ok(size) = size.cast::<PyFloat>() {
-        // as the standard comparison has it: infinite is no limit, and so is not-a-number
-        let size = size.value().ceil();
-        return Ok(if size.is_finite() { size as i64 } else { 0 });
-    }
-    match size.extract::<i64>() {
-        Ok(size) => Ok(size),
-        Err(_) if size.gt(0)? => Ok(i64::MAX),
-        Err(_) => Ok(0),
-    }
-}
-
-fn may_block(block: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
-    block.map_or(Ok(true), |block| block.is_truthy())
 }

@@ -10,7 +10,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyList;
 use pyo3::{intern, sync::PyOnceLock};
 
-use super::{LocalQueue, PRIORITY, Shown, may_block, names, raise};
+use super::terms::{may_block, names, raise};
+use super::{LocalQueue, PRIORITY, SHARED, Shown};
 use crate::threading::ThreadCondition;
 
 struct Heap {
@@ -109,6 +110,10 @@ pub(super) fn put(
     timeout: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<()> {
     let py = queue.py();
+    if queue.get().kind.load(Ordering::Relaxed) == SHARED {
+        let block = may_block(block)?;
+        return LocalQueue::plainly(queue, "put", (item, block, timeout)).map(drop);
+    }
     let put = timeout.is_none()
         && with_mutex(queue, |opened| {
             let (most, shut) = {
@@ -139,6 +144,9 @@ pub(super) fn get<'py>(
     timeout: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = queue.py();
+    if queue.get().kind.load(Ordering::Relaxed) == SHARED {
+        return LocalQueue::plainly(queue, "get", (may_block(block)?, timeout));
+    }
     let at_once = |opened: &Opened<'_, 'py>| {
         if opened.size()? == 0 {
             return Ok(None);

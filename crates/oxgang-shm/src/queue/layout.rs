@@ -53,7 +53,11 @@ const MOST_RINGS: u32 = 16;
 pub const HEAD_BYTES: usize = ENTERED + MOST_RINGS as usize * 8;
 
 /// Rings from this number on are not kept warm: their memory goes back when they are empty.
-pub const LONG: u32 = 4;
+pub const LONG: u32 = 5;
+
+/// Rings from this number on are entered for a backlog only after a moment's wait: new memory costs
+/// more than the time in which receivers may make room.
+pub(super) const DEAR: u32 = 2;
 
 pub(super) const FRAME: usize = 8;
 pub(super) const KIND_BITS: u32 = 8;

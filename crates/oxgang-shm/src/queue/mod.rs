@@ -71,8 +71,8 @@ use crate::sync::lock::Lock;
 use crate::sync::{Kernel, Rest, Taken, Who, low};
 use crate::{Corrupt, Words};
 use layout::{
-    FRAME, GET_BELL, HEAD, KIND_BITS, MESSAGE, MOVED, PAD, PUT_BELL, Record, SLACK, TAIL, frame,
-    frame_size,
+    DEAR, FRAME, GET_BELL, HEAD, KIND_BITS, MESSAGE, MOVED, PAD, PUT_BELL, Record, SLACK, TAIL,
+    frame, frame_size,
 };
 pub use layout::{HEAD_BYTES, LONG, Shape};
 
@@ -109,6 +109,8 @@ pub enum Sent {
     Yes,
     /// There is no room.
     Full,
+    /// There is none but in a longer ring, and that was not wanted yet.
+    Tight,
     /// The queue is shut down.
     Shut,
     /// Others were sending all the time; the wait was stopped.
@@ -197,7 +199,8 @@ impl<W: Words + Clone, R: Rings> Queue<W, R> {
 
     // -- sending ---------------------------------------------------------------------------
 
-    /// Sends the parts as one message if there is room.
+    /// Sends the parts as one message if there is room. Not `grow`: not by entering a longer ring
+    /// because of a backlog, which is the dearest way to send.
     ///
     /// # Errors
     /// If there is no memory, or the queue is corrupt.
@@ -206,12 +209,13 @@ impl<W: Words + Clone, R: Rings> Queue<W, R> {
         me: Who,
         kernel: &impl Kernel,
         patience: Patience,
+        grow: bool,
         parts: &[&[u8]],
     ) -> Result<Sent> {
         if !self.enter(&self.tail, me, kernel, patience) {
             return Ok(Sent::Busy);
         }
-        let sent = self.send_locked(parts);
+        let sent = self.send_locked(parts, grow);
         self.leave(&self.tail, kernel);
         if let Ok(Sent::Yes) = sent {
             self.call(GET_BELL, kernel, false);
@@ -225,7 +229,7 @@ impl<W: Words + Clone, R: Rings> Queue<W, R> {
     /// As [`send`](Self::send).
     pub fn send_in_time(&self, me: Who, kernel: &impl Kernel, parts: &[&[u8]]) -> Result<Sent> {
         loop {
-            match self.send(me, kernel, Patience::Some, parts)? {
+            match self.send(me, kernel, Patience::Some, true, parts)? {
                 Sent::Full => {}
                 other => return Ok(other),
             }
@@ -236,7 +240,7 @@ impl<W: Words + Clone, R: Rings> Queue<W, R> {
         }
     }
 
-    fn send_locked(&self, parts: &[&[u8]]) -> Result<Sent> {
+    fn send_locked(&self, parts: &[&[u8]], grow: bool) -> Result<Sent> {
         if self.is_shut() {
             return Ok(Sent::Shut);
         }
@@ -259,6 +263,9 @@ impl<W: Words + Clone, R: Rings> Queue<W, R> {
             (tail.further((pad + size) as u64), ring, (place + pad) % capacity)
         } else {
             let Some(number) = self.free_ring(&tail, &head, size) else { return Ok(Sent::Full) };
+            if !grow && number >= DEAR && number > tail.ring && size + FRAME <= capacity {
+                return Ok(Sent::Tight);
+            }
             let entered = self.rings.ring(number)?;
             self.words.store(self.entered_at(number), tail.moves.wrapping_add(2), Relaxed);
             ring.store(place, frame(MOVED, number as usize), Relaxed);
@@ -312,6 +319,16 @@ impl<W: Words + Clone, R: Rings> Queue<W, R> {
     /// Whether a message of so many bytes could be sent, by a look without a lock.
     #[must_use]
     pub fn may_send(&self, length: usize) -> bool {
+        self.may(length, true)
+    }
+
+    /// The same without entering a longer ring for it.
+    #[must_use]
+    pub fn may_send_here(&self, length: usize) -> bool {
+        self.may(length, false)
+    }
+
+    fn may(&self, length: usize, grow: bool) -> bool {
         let (Ok(head), Ok(tail)) = (self.look(HEAD), self.look(TAIL)) else { return true };
         if self.is_shut() {
             return true;
@@ -324,14 +341,16 @@ impl<W: Words + Clone, R: Rings> Queue<W, R> {
         let to_end = capacity - tail.place(capacity);
         let needed = size + FRAME + if size > to_end { to_end } else { 0 };
         match self.used(&tail, &head, capacity) {
-            Ok(used) if needed > capacity - used => self.free_ring(&tail, &head, size).is_some(),
+            Ok(used) if needed > capacity - used => {
+                grow && self.free_ring(&tail, &head, size).is_some()
+            }
             _ => true,
         }
     }
 
     // -- receiving -------------------------------------------------------------------------
 
-    /// Receives the next message into `into`, which is emptied before, if there is one of at most
+    /// Receives the next message into `into`, in place of what is there, if there is one of at most
     /// `longest` bytes.
     ///
     /// # Errors
@@ -344,10 +363,36 @@ impl<W: Words + Clone, R: Rings> Queue<W, R> {
         longest: usize,
         into: &mut Vec<u8>,
     ) -> Result<Got> {
+        self.receive_by(me, kernel, patience, longest, |length, read| {
+            if into.capacity() < length {
+                // nothing of what is there is worth a copy
+                into.clear();
+                into.try_reserve(length).map_err(Error::other)?;
+            }
+            into.resize(length, 0);
+            read(0, into);
+            Ok(())
+        })
+    }
+
+    /// Receives by `take`, which is told how long the message is, and what copies a part of it. It is
+    /// called with the receivers' lock held, so it must be quick and must not come back here. If
+    /// it fails, the message stays.
+    ///
+    /// # Errors
+    /// If the queue is corrupt, or `take` fails.
+    pub fn receive_by(
+        &self,
+        me: Who,
+        kernel: &impl Kernel,
+        patience: Patience,
+        longest: usize,
+        take: impl FnOnce(usize, &dyn Fn(usize, &mut [u8])) -> Result<()>,
+    ) -> Result<Got> {
         if !self.enter(&self.head, me, kernel, patience) {
             return Ok(Got::Busy);
         }
-        let got = self.receive_locked(longest, into, me, kernel);
+        let got = self.receive_locked(longest, take, me, kernel);
         self.leave(&self.head, kernel);
         if let Ok(Got::Message) = got {
             // of those who wait for bytes, any may fit now; of those who wait for one place, one
@@ -380,11 +425,10 @@ impl<W: Words + Clone, R: Rings> Queue<W, R> {
     fn receive_locked(
         &self,
         longest: usize,
-        into: &mut Vec<u8>,
+        take: impl FnOnce(usize, &dyn Fn(usize, &mut [u8])) -> Result<()>,
         me: Who,
         kernel: &impl Kernel,
     ) -> Result<Got> {
-        into.clear();
         let shut = self.shut_now();
         let (mut head, mut tail) = (self.own(HEAD)?, self.look(TAIL)?);
         if head.count == tail.count && shut == Some(false) {
@@ -401,9 +445,10 @@ impl<W: Words + Clone, R: Rings> Queue<W, R> {
         if length > longest {
             return Ok(Got::Long);
         }
-        into.try_reserve(length).map_err(Error::other)?;
-        into.resize(length, 0);
-        ring.read(place + FRAME, into);
+        take(length, &|at, into| {
+            assert!(at <= length && into.len() <= length - at, "read beyond the message");
+            ring.read(place + FRAME + at, into);
+        })?;
         head = head.further(frame_size(length) as u64);
         head.count = head.count.wrapping_add(1);
         if from != head.ring && from >= LONG {
@@ -541,11 +586,12 @@ impl<W: Words + Clone, R: Rings> Queue<W, R> {
         true
     }
 
-    /// Waits until a message of so many bytes could be sent; `false`: the wait was stopped before.
-    pub fn wait_for_room(&self, length: usize, kernel: &impl Kernel) -> bool {
-        while !self.may_send(length) {
-            if self.rest(PUT_BELL, kernel, || self.may_send(length)) == Rest::Stop {
-                return self.may_send(length);
+    /// Waits until a message of so many bytes could be sent without entering a longer ring; `false`:
+    /// the wait was stopped before.
+    pub fn wait_for_room_here(&self, length: usize, kernel: &impl Kernel) -> bool {
+        while !self.may_send_here(length) {
+            if self.rest(PUT_BELL, kernel, || self.may_send_here(length)) == Rest::Stop {
+                return self.may_send_here(length);
             }
         }
         true

@@ -54,7 +54,7 @@ fn shape(most: u64, limit: usize) -> Shape {
 
 fn put(queue: &Queue<Arc<HeapWords>, HeapRings>, bytes: &[u8]) -> Sent {
     let (one, other) = bytes.split_at(bytes.len() / 3);
-    queue.send(ME(), &Alone, Patience::None, &[one, other]).unwrap()
+    queue.send(ME(), &Alone, Patience::None, true, &[one, other]).unwrap()
 }
 
 fn get(queue: &Queue<Arc<HeapWords>, HeapRings>) -> Option<Vec<u8>> {
@@ -118,6 +118,22 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_backlog_enters_a_long_ring_only_if_told() {
+    let queue = queue(shape(0, 0));
+    let send =
+        |grow, length| queue.send(ME(), &Alone, Patience::None, grow, &[&vec![1; length]]).unwrap();
+    while send(false, 40) == Sent::Yes {}
+    assert!(queue.count() > 4, "it has left the first ring");
+    assert!(!queue.may_send_here(40) && queue.may_send(40));
+    assert_eq!(send(false, 40), Sent::Tight);
+    assert_eq!(send(false, 3000), Sent::Yes, "too long for where it is");
+    let before = queue.count();
+    get(&queue);
+    assert_eq!(send(true, 40), Sent::Yes);
+    assert_eq!(queue.count(), before);
 }
 
 #[test]
@@ -259,7 +275,7 @@ fn nonsense_is_an_error_and_not_a_panic() {
                 words.store(word, value, Relaxed);
                 let mut into = Vec::new();
                 for _ in 0..3 {
-                    let _any = queue.send(ME(), &Alone, Patience::None, &[b"two"]);
+                    let _any = queue.send(ME(), &Alone, Patience::None, true, &[b"two"]);
                     let _any = queue.receive(ME(), &Alone, Patience::None, usize::MAX, &mut into);
                 }
             }

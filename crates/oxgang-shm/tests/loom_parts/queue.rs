@@ -1,0 +1,196 @@
+//! Queues: all interleavings of a few senders and receivers. Sleeps have no slices here, so a
+//! wake-up that is lost is a deadlock, which loom reports.
+
+use std::collections::BTreeMap;
+use std::io::Result;
+
+use loom::sync::atomic::{AtomicU64, Ordering};
+use loom::sync::{Arc, Condvar, Mutex};
+use loom::thread;
+use oxgang_shm::Words;
+use oxgang_shm::queue::token::Doorbell;
+use oxgang_shm::queue::{Got, HEAD_BYTES, Patience, Queue, Rings, Sent, Shape};
+use oxgang_shm::sync::{Kernel, Rest, Who};
+
+use super::{LoomWords, Shared};
+
+/// What is slept on: the locks of senders, of receivers and of the token, and the bells.
+const BEDS: [usize; 5] = [128, 256, 384, 400, 640];
+const RING: usize = 64;
+
+struct Memory {
+    head: Shared,
+    ring: Shared,
+    asleep: Mutex<()>,
+    beds: BTreeMap<usize, Condvar>,
+    /// Bytes in the descriptor.
+    bytes: AtomicU64,
+}
+
+#[derive(Clone)]
+struct Model(Arc<Memory>);
+
+impl Kernel for Model {
+    fn sleep(&self, at: usize, seen: u32) -> Rest {
+        let asleep = self.0.asleep.lock().unwrap();
+        // as the kernel does it: the look at the word and the sleep are one step
+        if self.0.head.load(at, std::sync::atomic::Ordering::SeqCst) as u32 == seen {
+            drop(self.0.beds[&at].wait(asleep).unwrap());
+        }
+        Rest::Over
+    }
+    fn wake(&self, at: usize, all: bool) {
+        drop(self.0.asleep.lock().unwrap());
+        if all {
+            self.0.beds[&at].notify_all();
+        } else {
+            self.0.beds[&at].notify_one();
+        }
+    }
+    fn alive(&self, _who: Who) -> bool {
+        true
+    }
+    fn pause(&self) {
+        thread::yield_now();
+    }
+}
+
+impl Doorbell for Model {
+    fn ring(&self) -> bool {
+        self.0.bytes.fetch_add(1, Ordering::SeqCst);
+        true
+    }
+    fn clear(&self) {
+        self.0.bytes.store(0, Ordering::SeqCst);
+    }
+}
+
+struct One(Shared);
+
+impl Rings for One {
+    type Memory = Shared;
+    fn ring(&self, _number: u32) -> Result<Shared> {
+        Ok(self.0.clone())
+    }
+    fn release(&self, _number: u32) {}
+}
+
+impl Model {
+    fn new(most: u64, fences: bool) -> Self {
+        let words = |bytes: usize| Shared(LoomWords::new((0..bytes).step_by(8), fences));
+        let (head, ring) = (words(HEAD_BYTES), words(RING));
+        let shape = Shape { most, limit: 0, first: RING, rings: 1 };
+        Queue::<_, One>::create(&head, 0, shape);
+        let beds = BEDS.into_iter().map(|at| (at, Condvar::new())).collect();
+        let (asleep, bytes) = (Mutex::new(()), AtomicU64::new(0));
+        Self(Arc::new(Memory { head, ring, asleep, beds, bytes }))
+    }
+
+    fn queue(&self) -> Queue<Shared, One> {
+        Queue::open(self.0.head.clone(), 0, One(self.0.ring.clone())).unwrap()
+    }
+
+    fn send(&self, number: u32) {
+        let message = [number as u8; 8];
+        let sent = self.queue().send_in_time(who(number), self, &[&message]);
+        assert_eq!(sent.unwrap(), Sent::Yes);
+    }
+
+    fn receive(&self, me: u32) -> u8 {
+        let mut into = Vec::new();
+        let got = self.queue().receive_in_time(who(me), self, &mut into);
+        assert_eq!(got.unwrap(), Got::Message);
+        assert_eq!(into, [into[0]; 8], "whole");
+        into[0]
+    }
+}
+
+fn who(number: u32) -> Who {
+    Who::new(7, 1, number)
+}
+
+fn check(bound: usize, model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(bound);
+    builder.check(model);
+}
+
+fn one_to_one(most: u64, fences: bool) {
+    check(2, move || {
+        let model = Model::new(most, fences);
+        let other = model.clone();
+        let sender = thread::spawn(move || (1..=2).for_each(|number| other.send(number)));
+        assert_eq!([model.receive(9), model.receive(9)], [1, 2]);
+        sender.join().unwrap();
+    });
+}
+
+#[test]
+fn messages_come_in_order_and_nobody_sleeps_on() {
+    one_to_one(0, true);
+}
+
+#[test]
+fn who_waits_for_room_gets_it() {
+    one_to_one(1, true);
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn without_fences_a_message_is_slept_through() {
+    one_to_one(0, false);
+}
+
+#[test]
+fn two_senders_do_not_mix() {
+    check(2, || {
+        let model = Model::new(0, true);
+        let senders = [1, 2].map(|number| {
+            let model = model.clone();
+            thread::spawn(move || model.send(number))
+        });
+        let mut both = [model.receive(9), model.receive(9)];
+        both.sort_unstable();
+        assert_eq!(both, [1, 2]);
+        senders.into_iter().for_each(|sender| sender.join().unwrap());
+    });
+}
+
+#[test]
+fn two_receivers_get_one_each() {
+    check(2, || {
+        let model = Model::new(0, true);
+        let receivers = [8, 9].map(|me| {
+            let model = model.clone();
+            thread::spawn(move || model.receive(me))
+        });
+        model.send(1);
+        model.send(2);
+        let mut both = receivers.map(|receiver| receiver.join().unwrap());
+        both.sort_unstable();
+        assert_eq!(both, [1, 2]);
+    });
+}
+
+#[test]
+fn the_descriptor_is_true_when_all_is_quiet() {
+    check(2, || {
+        let model = Model::new(0, true);
+        let queue = model.queue();
+        queue.watch();
+        queue.settle(who(9), &model, &model);
+        let other = model.clone();
+        let sender = thread::spawn(move || {
+            let queue = other.queue();
+            queue.herald(who(1), &other, &other);
+            other.send(1);
+            queue.announce(who(1), &other, &other);
+        });
+        let mut into = Vec::new();
+        let got = queue.receive(who(9), &model, Patience::Some, 64, &mut into).unwrap();
+        queue.denounce(who(9), &model, &model, false);
+        sender.join().unwrap();
+        let there = model.0.bytes.load(Ordering::SeqCst) > 0;
+        assert_eq!(there, got == Got::Nothing);
+    });
+}

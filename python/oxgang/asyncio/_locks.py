@@ -1,0 +1,71 @@
+"""Locks of threads and processes, held by tasks."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+_WAIT_S = 0.05
+
+
+class held:
+    """Holds a lock of any kind within ``async with``, without keeping the loop waiting for it.
+
+    For locks and semaphores of `threading` and `multiprocessing`, the standard ones and oxgang's,
+    that another thread than took them may release (not `RLock`, which belongs to its thread). A
+    free lock is taken at once; for one that is not, a thread waits. A cancelled wait leaves the
+    lock alone.
+
+    >>> async with held(lock):
+    ...     ...
+
+    Raises:
+        TypeError: it has no `acquire` and `release`, or is an RLock.
+        oxgang.errors.OwnerDied: of a lock that tells of deaths.
+    """
+
+    def __init__(self, lock):
+        if not (hasattr(lock, "acquire") and hasattr(lock, "release")):
+            raise TypeError(f"{type(lock).__name__} is no lock: it has no acquire() and release()")
+        if type(lock).__name__ == "RLock" or getattr(lock, "_recursive", False):
+            raise TypeError(
+                "an RLock belongs to a thread, which all tasks of a loop share; use a Lock"
+            )
+        self._lock = lock
+
+    async def __aenter__(self):
+        lock = self._lock
+        if lock.acquire(False):
+            return lock
+        loop = asyncio.get_running_loop()
+        # a thread of its own: waiters of other locks must not keep this one from its turn
+        with ThreadPoolExecutor(1, thread_name_prefix="oxgang-held") as thread:
+            abandoned = False
+
+            def wait():
+                while not abandoned:
+                    if lock.acquire(timeout=_WAIT_S):
+                        if not abandoned:
+                            return True
+                        lock.release()
+                return False
+
+            taken = loop.run_in_executor(thread, wait)
+            try:
+                await asyncio.shield(taken)
+            except asyncio.CancelledError:
+                abandoned = True
+                if await _settled(taken):
+                    lock.release()
+                raise
+        return lock
+
+    async def __aexit__(self, *_exception):
+        self._lock.release()
+
+
+async def _settled(taken):
+    while not taken.done():
+        try:
+            return await asyncio.shield(taken)
+        except asyncio.CancelledError:
+            continue  # within a slice it is over
+    return taken.result()
