@@ -19,6 +19,7 @@ from benches import (
     loops,
     managers,
     numbers,
+    running,
     threads,
     work,
 )
@@ -316,6 +317,16 @@ SCENARIOS = {
             "start",
             start,
             *(BOTH, ("standard",), "ms", "a fresh pool in a fresh interpreter"),
+        ),
+        Scenario(
+            "run-start",
+            running.start,
+            *(
+                ("standard", "oxgang"),
+                ("standard",),
+                "ms",
+                "a script that does nothing, by `python` and `oxgang run`",
+            ),
         ),
         Scenario(
             "limit-python",

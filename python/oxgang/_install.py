@@ -144,7 +144,7 @@ def _spec_of_ours(name):
         return _standard.ModuleSpec(name, _Standard(name))
     if name in _standard.FAMILIES:
         spec = _standard.spec_of(name, _parent_path(name))
-        if not _is_standard(spec.origin):
+        if not is_standard(spec.origin):
             # a file of the program's own has that name, as it might under plain Python
             _give_up(name)
             return spec
@@ -156,8 +156,11 @@ def _parent_path(name):
     return sys.modules[parent].__path__ if parent else None
 
 
-def _is_standard(origin):
-    return origin is None or origin.startswith(os.path.dirname(os.__file__) + os.sep)
+def is_standard(origin):
+    """Whether a file is one of the standard library's."""
+    library = os.path.dirname(os.__file__) + os.sep
+    others = library + "site-packages" + os.sep
+    return origin is None or (origin.startswith(library) and not origin.startswith(others))
 
 
 def _give_up(family):
@@ -345,7 +348,7 @@ def uninstall():
 
     tell_no_children()
     families = _standard.installed
-    left = _users(families)
+    left = users(families)
     current = builtins.__import__
     if isinstance(current, Importer):
         builtins.__import__ = current.original
@@ -381,7 +384,7 @@ def uninstall():
     return left
 
 
-def _users(families):
+def users(families):
     """Modules that have something of ours, got by a standard name."""
     ours = {id(module) for name, module in sys.modules.items() if _is_within(name, families)}
     prefixes = tuple(f"oxgang.{family}" for family in families)

@@ -162,7 +162,7 @@ def _of_others():
 def _text(pools, seconds):
     from oxgang import _standard
 
-    used = [name for name in _standard.installed if "oxgang." + name in sys.modules]
+    used = [name for name in _standard.installed if _is_used(name)]
     rows = [("exchanged, and used", ", ".join(used) or "none of them was imported")]
     summary = _summary(pools)
     for kind in ("process", "thread"):
@@ -186,6 +186,15 @@ def _text(pools, seconds):
     lines = [f"oxgang run: {seconds:.2f} s"]
     lines += [f"  {name:{width}}  {value}" for name, value in rows]
     return "\n".join(lines) + "\n"
+
+
+def _is_used(family):
+    """Whether the program, or a library that is not the standard one, has something of it."""
+    from oxgang import _install
+
+    users = (sys.modules[name] for name in _install.users((family,)))
+    files = (getattr(user, "__file__", None) for user in users)
+    return any(file is None or not _install.is_standard(file) for file in files)
 
 
 def _summary(pools):
@@ -216,9 +225,10 @@ def _cost_row(kind, cost, pools):
 def _deaths_row(summary):
     if not summary["crashed"]:
         return "0"
+    died, lost = summary["crashed"], summary["lost"]
     return (
-        f"{summary['crashed']} workers died, {summary['lost']} tasks were lost with them, "
-        f"{summary['retried']} tried again"
+        f"{died} worker{'s' * (died != 1)} died, {lost} task{'s were' if lost != 1 else ' was'} "
+        f"lost with {'them' if died != 1 else 'it'}, {summary['retried']} tried again"
     )
 
 

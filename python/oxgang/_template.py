@@ -9,7 +9,7 @@ import threading
 # signal.py brings enum along
 from _signal import SIG_BLOCK, SIG_SETMASK, SIGINT, pthread_sigmask
 
-from oxgang import _core
+from oxgang import _core, _standard
 from oxgang._pickling import dumps
 from oxgang._worker import when_multiprocessing_comes
 
@@ -111,7 +111,7 @@ def _wanted():
 
 def _authkey_of_program():
     """The key of this process and its workers, also if `multiprocessing` is not imported yet."""
-    process = sys.modules.get("multiprocessing.process")
+    process = _standard.loaded("multiprocessing.process")
     if process is not None:
         return bytes(process.current_process().authkey)
     global _authkey

@@ -279,3 +279,51 @@ def test_ctrl_c_ends_it_by_the_signal(script, oxgang, until, tmp_path):
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs /proc")
 def test_no_descriptor_is_added(same):
     same("-c", "import os, queue\nprint(sorted(os.listdir('/proc/self/fd')))")
+
+
+REPORTED = """
+import os
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+
+def die():
+    os._exit(1)
+
+def inner(n):
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(abs, -n).result()
+
+if __name__ == "__main__":
+    with ProcessPoolExecutor(2) as pool:
+        print(sum(pool.map(inner, range(50))))
+        print(len(pool.submit(bytes, 1 << 20).result()))
+        try:
+            pool.submit(die).result()
+        except BrokenProcessPool:
+            print("lost")
+    with ThreadPoolExecutor(2) as pool:
+        print(sum(pool.map(abs, range(30))))
+"""
+
+
+def test_the_report_counts_what_was_done(script, oxgang):
+    ran = oxgang("run", "--report", script(REPORTED))
+    assert ran.stdout.split() == ["1225", str(1 << 20), "lost", "435"]
+    assert ran.returncode == 0
+    rows = dict(line.strip().split("  ", 1) for line in ran.stderr.splitlines()[1:])
+    rows = {name: value.strip() for name, value in rows.items()}
+    assert rows["exchanged, and used"] == "concurrent.futures"
+    assert rows["process pools"].startswith("1, ")
+    # 51 calls answered by processes, 30 taken by threads here and 50 there
+    assert rows["tasks"].startswith("131, ")
+    assert rows["thread pools"].startswith("51, ")
+    assert rows["deaths survived"].startswith("1 worker died, 1 task was lost")
+    assert "MiB" in rows["bytes moved"] or "MiB" in rows["bytes not copied"]
+    assert "measured now" in rows["dispatch, process"]
+    assert rows["hint"]
+
+
+def test_a_report_of_a_program_that_fails_or_uses_nothing(script, oxgang):
+    ran = oxgang("run", "--report", script("import sys\nprint('out')\nsys.exit(3)\n"))
+    assert (ran.returncode, ran.stdout) == (3, "out\n")
+    assert ran.stderr.startswith("oxgang run: ") and "none of the modules" in ran.stderr
