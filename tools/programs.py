@@ -33,7 +33,8 @@ if __name__ == "__main__":
     X, y = make_classification(n_samples=300, n_features=8, random_state=1)
     forest = RandomForestClassifier(n_estimators=20, random_state=2, n_jobs=2)
     print(cross_val_score(forest, X, y, cv=3, n_jobs=2).round(6).tolist())
-    grid = GridSearchCV(RandomForestClassifier(random_state=3), {"max_depth": [2, 4]}, cv=3, n_jobs=2)
+    depths = {"max_depth": [2, 4]}
+    grid = GridSearchCV(RandomForestClassifier(random_state=3), depths, cv=3, n_jobs=2)
     print(grid.fit(X, y).best_params_, round(grid.best_score_, 6))
 """
 
