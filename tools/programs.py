@@ -23,6 +23,7 @@ MODULES = 12
 _CHANCE = re.compile(
     r"\d+\.\d+ ?s(?:ec(?:onds)?)?\b|in \d+[\d.]*s|pid[ =]\d+|\bgw\d\b|0x[0-9a-f]+|scratch-\w+"
 )
+_PROGRESS = re.compile(r"[.FEsx]+ +\[ *\d+%\]")  # in the order in which tests end
 
 LEARN = """
 from sklearn.datasets import make_classification
@@ -109,6 +110,7 @@ def run(program, home, ours):
         os.killpg(process.pid, signal.SIGKILL)
         return ("hung", process.communicate()[0]), []
     lines = _CHANCE.sub("*", output.replace(str(folder), "")).splitlines()
+    lines = ["".join(sorted(line)) if _PROGRESS.fullmatch(line) else line for line in lines]
     said = sorted(lines) if program.sorts else lines
     files = _files(folder / "work" / program.changes) if program.changes else {}
     return (process.returncode, said, files), _left(process.pid, scratch, shared)

@@ -64,6 +64,7 @@ def _run(program, names):
 
             code.interact(local=names, exitmsg="")
         else:
+            names.update(__file__="<stdin>", __cached__=None)
             exec(compile(sys.stdin.read(), "<stdin>", "exec"), names)
     else:
         sys.argv[:] = program

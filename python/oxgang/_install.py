@@ -72,6 +72,7 @@ def _install(wanted):
     known = [name for name in sys.modules if _is_within(name, set(families) - set(before))]
     _standard.installed = families
     _standard.FINDER.ours = _spec_of_ours
+    _standard.FINDER.own = _spec_of_lender
     if _settle not in _standard._settled:
         _standard._settled.append(_settle)
     _stand_in(families)
@@ -84,6 +85,10 @@ def _install(wanted):
         sys.modules[_standard.ALIAS + name] = sys.modules.pop(name)
     for name in known:
         _keep_whole(name)
+    for name, module in list(sys.modules.items()):
+        own = name.removeprefix("oxgang.")
+        if own != name and _is_within(own, families):
+            _lend(module, own)
     if "threading" in families and "threading" not in known:
         # The interpreter asks for it by name at its end, to wait for threads. When somebody loads
         # the standard one would be too late: that thread holds a lock of the import system then.
@@ -201,9 +206,20 @@ class _Standard(_Ours):
 
 
 def _counterpart(name):
-    module = import_module("oxgang." + name)
-    _lend(module, name)
-    return module
+    return import_module("oxgang." + name)
+
+
+def _spec_of_lender(name, path):
+    """The spec of our module by its own name; loaded, it has from the standard module what it
+    lacks. None where we have none."""
+    for finder in list(sys.meta_path):
+        if finder is _standard.FINDER or finder is LAST:
+            continue
+        spec = finder.find_spec("oxgang." + name, path)
+        if spec is not None:
+            spec.loader = _standard.Told(spec.loader, lambda module: _lend(module, name))
+            return spec
+    return None
 
 
 class _Last:

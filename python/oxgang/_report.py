@@ -44,6 +44,7 @@ def begin(_command):
     _began = time.perf_counter()
     _lines = os.memfd_create("oxgang-report", os.MFD_CLOEXEC)
     atexit.register(_at_end)  # the first to be registered is the last to be called
+    _watch_processes()
 
 
 def address():
@@ -69,6 +70,24 @@ def _watch_end():
     import atexit
 
     atexit.register(hand_in)
+    _watch_processes()
+
+
+def _watch_processes():
+    """A process of `multiprocessing` ends without what `atexit` has."""
+    from oxgang import _standard
+
+    _standard.when_loaded("multiprocessing.util", _hand_in_at_exit)
+
+
+def _hand_in_at_exit(util):
+    plain = util._exit_function
+
+    def _exit_function(*arguments, **options):
+        hand_in()
+        return plain(*arguments, **options)
+
+    util._exit_function = _exit_function
 
 
 def wanted():
@@ -103,6 +122,8 @@ def watched(handle):
 
 def hand_in():
     """At the end of a process that was started by the program: adds what it has to the lines."""
+    if _pid == os.getpid():
+        return
     for handle, *_ in list(_open.values()):
         ended(handle)
     if _lines is not None and _pools:

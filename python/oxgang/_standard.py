@@ -131,7 +131,10 @@ def spec_of(name, path=None):
 class Finder:
     """Knows the standard modules by their second names, and the names that are ours now."""
 
-    ours = None  # a function of a name that `governs` holds for: the spec, set by `_install`
+    # set by `_install`: functions of a name that `governs` holds for, which give the spec of what
+    # is in its place, and the spec of our module by its own name
+    ours = None
+    own = None
 
     def find_spec(self, fullname, path=None, target=None):
         """As finders have it."""
@@ -142,9 +145,10 @@ class Finder:
             return self.ours(fullname)
         if fullname in _waiting:
             spec = spec_of(fullname, path)
-            spec.loader = _Told(spec.loader)
+            spec.loader = Told(spec.loader, _tell_and_unwatch)
             return spec
-        return None
+        own = fullname.removeprefix("oxgang.")
+        return self.own(own, path) if own != fullname and governs(own) else None
 
 
 FINDER = Finder()
@@ -187,11 +191,12 @@ class _Standard:
             settle(self.name, module)
 
 
-class _Told:
-    """A loader whose module somebody waits for."""
+class Told:
+    """A loader that calls ``then(module)`` when it has loaded one."""
 
-    def __init__(self, loader):
+    def __init__(self, loader, then):
         self._loader = loader
+        self._then = then
 
     def __getattr__(self, name):
         return getattr(self._loader, name)
@@ -201,11 +206,15 @@ class _Told:
         return self._loader.create_module(spec)
 
     def exec_module(self, module):
-        """As the loader has it; then whoever waits is told."""
+        """As the loader has it; then somebody is told."""
         module.__spec__.loader = module.__loader__ = self._loader
         self._loader.exec_module(module)
-        _tell(module.__name__, module)
-        unwatch()
+        self._then(module)
+
+
+def _tell_and_unwatch(module):
+    _tell(module.__name__, module)
+    unwatch()
 
 
 def _tell(name, module):

@@ -245,7 +245,8 @@ mod tests {
 
     #[test]
     fn only_takes_a_list_in_any_order() {
-        for words in [&["--only", "queue,threading", "s.py"], &["--only=queue, threading", "-", "x"]]
+        for words in
+            [&["--only", "queue,threading", "s.py"], &["--only=queue, threading", "-", "x"]]
         {
             let options = read(words).expect("valid");
             assert_eq!(options.only, ["threading", "queue"]);

@@ -87,7 +87,9 @@ impl Importer {
         let globals = globals.unwrap_or(&nothing);
         let locals = locals.unwrap_or(&nothing);
         match fromlist {
-            Some(fromlist) => self.original.bind(py).call1((name, globals, locals, fromlist, level)),
+            Some(fromlist) => {
+                self.original.bind(py).call1((name, globals, locals, fromlist, level))
+            }
             None => self.original.bind(py).call1((name, globals, locals, (), level)),
         }
     }
