@@ -1,4 +1,4 @@
-"""The verbs of this repository: python3 dev.py demo | test | check | fix | bench | deep.
+"""The verbs of this repository: python3 dev.py demo | test | check | fix | bench | deep | programs.
 
 Needs Rust, Python 3.11 or later and pip, nothing else: each verb does its own set-up under .dev/
 and prints every command before running it. Exit code 0: all went well; 1: something failed;
@@ -17,7 +17,7 @@ from tools import conformance
 from tools import deep as deep_steps
 from tools.environment import Environment, find_cargo
 from tools.interpreters import choose, running
-from tools.shell import ROOT, CommandFailed, Stop, run, say
+from tools.shell import DEV, ROOT, CommandFailed, Stop, run, say
 from tools.steps import Steps
 
 
@@ -111,6 +111,17 @@ def deep(options):
     return steps.finish()
 
 
+def programs(options):
+    """Real programs (a formatter, a linter, sphinx, pytest, scikit-learn) under oxgang run."""
+    steps = Steps()
+    for interpreter in choose(options.python):
+        environment = _prepared(interpreter, "programs")
+        folder = DEV / f"programs-{interpreter.tag}"
+        command = [environment.python, "-m", "tools.programs", folder]
+        steps.run(f"programs on {interpreter.tag}", command, environment.env)
+    return steps.finish()
+
+
 def _prepared(interpreter, *requirements):
     environment = Environment(interpreter)
     environment.require(*requirements)
@@ -132,10 +143,10 @@ def _loom(steps, fast):
 def main(words):
     parser = argparse.ArgumentParser(prog="dev.py", description=__doc__.splitlines()[0])
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for verb in (demo, test, check, fix, bench, deep):
+    for verb in (demo, test, check, fix, bench, deep, programs):
         sub = verbs.add_parser(verb.__name__, help=verb.__doc__, description=verb.__doc__)
         sub.set_defaults(verb=verb)
-        if verb in (demo, test, bench, deep):
+        if verb in (demo, test, bench, deep, programs):
             sub.add_argument(
                 "--python",
                 nargs="+",

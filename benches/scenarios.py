@@ -20,6 +20,7 @@ from benches import (
     managers,
     numbers,
     processes,
+    running,
     threads,
     work,
 )
@@ -328,6 +329,16 @@ SCENARIOS = {
             "start",
             start,
             *(BOTH, ("standard",), "ms", "a fresh pool in a fresh interpreter"),
+        ),
+        Scenario(
+            "run-start",
+            running.start,
+            *(
+                ("standard", "oxgang"),
+                ("standard",),
+                "ms",
+                "a script that does nothing, by `python` and `oxgang run`",
+            ),
         ),
         Scenario(
             "limit-python",

@@ -13,8 +13,10 @@ _HOMES = {
     "TaskGroup": "oxgang._group",
     "TaskOptions": "oxgang._options",
     "__version__": "oxgang._core",
+    "install": "oxgang._install",
     "map": "oxgang._map",
     "task_seed": "oxgang._seeds",
+    "uninstall": "oxgang._install",
 }
 
 __all__ = [
@@ -25,8 +27,10 @@ __all__ = [
     "TaskOptions",
     "__version__",
     "errors",
+    "install",
     "map",
     "task_seed",
+    "uninstall",
 ]
 
 

@@ -39,7 +39,8 @@ class Pickler(cloudpickle.Pickler):
             and obj.__module__ == "__main__"
             and len(reduced) == 6
         ):
-            return (*reduced[:2], (reduced[2], obj.__qualname__), None, None, _set_class)
+            made = _class_of_main, (obj.__qualname__, *reduced[:2])
+            return (*made, (reduced[2], obj.__qualname__), None, None, _set_class)
         return reduced
 
 
@@ -84,8 +85,28 @@ def _set_function(func, state):
         _ship(func.__name__, func)
 
 
+def _own_class(qualname):
+    """The class that this process has itself by that name: a fork of the program does, and the
+    program. There it is the one that is meant, as pickle by name would have it."""
+    main = sys.modules["__main__"]
+    if type(main) is not types.ModuleType:
+        return None  # filled with what is sent
+    own = main.__dict__.get(qualname)
+    return own if isinstance(own, type) and own is not _shipped.get(qualname) else None
+
+
+def _class_of_main(qualname, make, arguments):
+    tracker_id = arguments[-2]
+    own = _own_class(qualname)
+    if own is not None and tracker_id not in parts._DYNAMIC_CLASS_TRACKER_BY_ID:
+        return parts._lookup_class_or_track(tracker_id, own)
+    return make(*arguments)
+
+
 def _set_class(cls, state):
     inner, qualname = state
+    if cls is _own_class(qualname):
+        return cls
     parts._class_setstate(cls, inner)
     if qualname.isidentifier():
         _ship(qualname, cls)

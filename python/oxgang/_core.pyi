@@ -10,6 +10,7 @@ __all__ = [
     "CliStop",
     "Future",
     "Held",
+    "Importer",
     "Interrupt",
     "Invitation",
     "Lifeline",
@@ -55,6 +56,7 @@ __all__ = [
     "forked",
     "forking",
     "hold_lifeline",
+    "run_options",
     "stop_at_main",
     "work",
 ]
@@ -233,6 +235,7 @@ class ThreadQueue:
     def close(self, cancel: bool) -> None: ...
     def give_up(self, error: BaseException) -> None: ...
     def thread_lost(self) -> None: ...
+    def counters(self) -> dict[str, int]: ...
     def qsize(self) -> int: ...
 
 class RLock:
@@ -722,3 +725,24 @@ class PipeEnd:
     def writable(self) -> bool: ...
     @property
     def _handle(self) -> int | None: ...
+
+def run_options(
+    words: Sequence[str],
+) -> tuple[list[str], bool, bool, list[str], list[str]]:
+    """Reads the words after ``oxgang run``: what is exchanged, whether to report, whether children
+    started in other ways have it too, the interpreter's options, the program with its arguments.
+    """
+
+@final
+class Importer:
+    """In the place of ``builtins.__import__``: gives the standard modules to this package and to
+    themselves; see `oxgang._standard`."""
+
+    def __new__(
+        cls,
+        original: Callable[..., Any],
+        standard: Callable[..., Any],
+        families: Sequence[str],
+    ) -> Importer: ...
+    @property
+    def original(self) -> Callable[..., Any]: ...

@@ -26,7 +26,7 @@ import types
 from _pickle import PickleBuffer, Pickler, PicklingError, loads
 from importlib import import_module
 
-from oxgang import _core
+from oxgang import _core, _standard
 
 os.register_at_fork(before=_core.forking)
 
@@ -39,7 +39,7 @@ def _reducers():
     that needs it."""
     global _table, _tables, _sizes
     if _tables is None:
-        reduction = sys.modules.get(_EXTRA)
+        reduction = _standard.loaded(_EXTRA)
         if reduction is None:
             return None
         import copyreg

@@ -10,7 +10,7 @@ import threading
 # signal.py brings enum along
 from _signal import SIG_BLOCK, SIG_SETMASK, SIGINT, pthread_sigmask
 
-from oxgang import _core
+from oxgang import _core, _standard
 from oxgang._pickling import dumps
 from oxgang._worker import when_multiprocessing_comes
 
@@ -91,9 +91,15 @@ def _path():
 def _first_message():
     code = (
         f"import sys; sys.path[:] = {_path()!r}\n"
+        f"{_install_order()}"
         f"from oxgang._worker import template; template({os.getpid()})"
     )
     return code.encode("utf-8", "surrogateescape")
+
+
+def _install_order():
+    install = sys.modules.get("oxgang._install")
+    return "" if install is None else install.order()
 
 
 def _wanted():
@@ -112,7 +118,7 @@ def _wanted():
 
 def _authkey_of_program():
     """The key of this process and its workers, also if `multiprocessing` is not imported yet."""
-    process = sys.modules.get("multiprocessing.process")
+    process = _standard.loaded("multiprocessing.process")
     if process is not None:
         return bytes(process.current_process().authkey)
     global _authkey

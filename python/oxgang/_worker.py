@@ -9,7 +9,7 @@ import types
 # signal.py brings enum along, which a worker may never need
 from _signal import SIG_UNBLOCK, SIGINT, default_int_handler, pthread_sigmask, signal
 
-from oxgang import _core
+from oxgang import _core, _standard
 
 POOL_WORKER = "PoolWorker"  # what workers of a `multiprocessing` pool are called; they are daemonic
 
@@ -112,11 +112,7 @@ def _setup(data):
 def when_multiprocessing_comes(tell):
     """Calls `tell` with `multiprocessing.process`: once that is imported, which most workers never
     do, and which costs more than starting one."""
-    module = sys.modules.get("multiprocessing.process")
-    if module is not None:
-        tell(module)
-    else:
-        sys.meta_path.insert(0, _Finder(tell))
+    _standard.when_loaded("multiprocessing.process", tell)
 
 
 def _tell(process, name, authkey):
@@ -128,29 +124,6 @@ def _tell(process, name, authkey):
     process._current_process = current
     process._parent_process = process._ParentProcess("MainProcess", _owner_pid, None)
     current.authkey = authkey  # of the program's processes, for what one fetches from another
-
-
-class _Finder:
-    """Lets `multiprocessing.process` be imported as ever, then tells of it."""
-
-    def __init__(self, tell):
-        self.tell = tell
-
-    def find_spec(self, fullname, path=None, target=None):
-        if fullname != "multiprocessing.process":
-            return None
-        sys.meta_path.remove(self)
-        from importlib.util import find_spec
-
-        spec = find_spec(fullname)
-        load, tell = spec.loader.exec_module, self.tell
-
-        def exec_module(module):
-            load(module)
-            tell(module)
-
-        spec.loader.exec_module = exec_module
-        return spec
 
 
 _owner_pid = None
@@ -191,12 +164,15 @@ def _end():
     for the user, without tearing the copy of the template down."""
     import atexit
 
-    threading = sys.modules.get("threading")
+    threading = _standard.loaded("threading")
     if threading is not None:
         threading._shutdown()
-    util = sys.modules.get("multiprocessing.util")
+    util = _standard.loaded("multiprocessing.util")
     if util is not None:
         util._exit_function()
+    report = sys.modules.get("oxgang._report")
+    if report is not None:
+        report.hand_in()
     atexit._run_exitfuncs()
     _flush()
 

@@ -53,8 +53,9 @@ def _clean_signals():
 class Commands:
     """Starts commands in a folder; cleans up, and checks that there was nothing to clean up."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, *interpreter_options):
         self.folder = folder
+        self.options = interpreter_options
         self.started = []
 
     def __call__(self, *words, stdin=""):
@@ -71,7 +72,7 @@ class Commands:
         options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE}
         options |= {"stderr": subprocess.PIPE, "text": True, "encoding": "utf-8"} | pipes
         process = subprocess.Popen(
-            [sys.executable, "-m", "oxgang", *map(str, words)],
+            [sys.executable, *self.options, *map(str, words)],
             cwd=self.folder,
             start_new_session=True,
             preexec_fn=_clean_signals,  # noqa: PLW1509  (the tests have one thread)
@@ -113,6 +114,14 @@ class Commands:
 
 @pytest.fixture
 def oxgang(tmp_path):
+    commands = Commands(tmp_path, "-m", "oxgang")
+    yield commands
+    commands.close()
+
+
+@pytest.fixture
+def python(tmp_path):
+    """The same with the interpreter alone."""
     commands = Commands(tmp_path)
     yield commands
     commands.close()

@@ -71,6 +71,11 @@ BREACHES = {
         {"python/oxgang/a.py": '"""A."""\nx = 1\n'},
         "no __all__",
     ),
+    "standard module by name": (
+        tidy.standard_modules,
+        {"python/oxgang/_a.py": "import sys\nx = sys.modules.get('multiprocessing.process')\n"},
+        "_standard.loaded",
+    ),
     "long file": (tidy.file_sizes, {"a.py": "x = 1\n" * 701}, "701 lines"),
     "dead link": (tidy.links, {"docs/a.md": "[b](b.md)"}, "leads to b.md"),
     "dead heading": (tidy.links, {"a.md": "# One two\n[b](#two)"}, "a heading"),

@@ -115,6 +115,17 @@ def _sets_all(statement):
     return isinstance(statement, ast.AnnAssign) and getattr(target, "id", "") == "__all__"
 
 
+def standard_modules(root):
+    """Who looks for a standard module in ``sys.modules`` may find ours there: ask `_standard`."""
+    families = r"(?:threading|queue|multiprocessing|concurrent)(?:\.[\w.]+)?"
+    asked = re.compile(rf"sys\.modules(?:\.get\(|\[)\s*[\"']({families})[\"']")
+    for path in files(root, ".py"):
+        if not path.is_relative_to(root / "python") or path.name in {"_standard.py", "_install.py"}:
+            continue
+        for found in asked.finditer(path.read_text()):
+            yield f"{_name(root, path)}: sys.modules may have oxgang's {found[1]}: _standard.loaded"
+
+
 def file_sizes(root):
     """A file that needs a table of contents has a seam somewhere."""
     for path in files(root, ".rs", ".py", ".sh"):
@@ -168,7 +179,7 @@ def code_compiles(root):
             yield f"{name}: line {problem.lineno} of the block: {problem.msg}"
 
 
-RULES = (layers, unsafe_rooms, python_modules, file_sizes, links, code_compiles)
+RULES = (layers, unsafe_rooms, python_modules, standard_modules, file_sizes, links, code_compiles)
 
 
 def main():

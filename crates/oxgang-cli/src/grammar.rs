@@ -30,6 +30,9 @@ struct Cli {
 enum Command {
     /// Call a Python function once per input, on all CPUs
     Map(Box<MapOptions>),
+    /// Run a Python program with oxgang's modules in the place of the standard ones
+    // here for the list of commands; its words are read in `run`
+    Run,
 }
 
 const EXAMPLES: &str = "\
@@ -210,6 +213,9 @@ where
     let words = std::iter::once(OsString::from("oxgang")).chain(arguments);
     match Cli::try_parse_from(words) {
         Ok(Cli { command: Command::Map(options) }) => Ok(*options),
+        Ok(Cli { command: Command::Run }) => {
+            Err(Stop::usage_of("run", "is a command of its own; see: oxgang run --help"))
+        }
         Err(error) => Err(stop_for(&error)),
     }
 }

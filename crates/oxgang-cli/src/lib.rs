@@ -1,5 +1,6 @@
 //! The `oxgang` command, without Python: its grammar, and everything `oxgang map` does around the
-//! calls themselves.
+//! calls themselves. Of `oxgang run` it is only the grammar ([`run`]), since from there on the
+//! interpreter does everything.
 //!
 //! The Python side resolves the target and runs the tasks; this crate decides what is asked for
 //! ([`grammar`]), what goes in ([`inputs`], [`record`]), what comes out ([`plan`], [`resume`],
@@ -26,6 +27,7 @@ pub mod plan;
 pub mod progress;
 pub mod record;
 pub mod resume;
+pub mod run;
 pub mod summary;
 
 #[cfg(test)]
@@ -45,17 +47,22 @@ pub struct Stop {
 impl Stop {
     /// Bad input: one line that says what to do; exit code 2.
     pub fn usage(message: impl AsRef<str>) -> Stop {
-        Stop { code: 2, out: String::new(), err: line(message.as_ref()) }
+        Stop::usage_of("map", message)
+    }
+
+    /// The same for a command of this name.
+    pub fn usage_of(command: &str, message: impl AsRef<str>) -> Stop {
+        Stop { code: 2, out: String::new(), err: line(command, message.as_ref()) }
     }
 
     /// The run itself cannot go on (a full disk, say): one line; exit code 1.
     pub fn trouble(message: impl AsRef<str>) -> Stop {
-        Stop { code: 1, out: String::new(), err: line(message.as_ref()) }
+        Stop { code: 1, out: String::new(), err: line("map", message.as_ref()) }
     }
 }
 
-fn line(message: &str) -> String {
-    format!("oxgang map: {}\n", one_line(message))
+fn line(command: &str, message: &str) -> String {
+    format!("oxgang {command}: {}\n", one_line(message))
 }
 
 /// Shows control characters as escapes, so that a name with a newline stays on its line.

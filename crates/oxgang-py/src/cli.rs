@@ -231,6 +231,17 @@ impl MapJob {
     }
 }
 
+/// Reads the words after ``oxgang run``: what is exchanged, whether to report, whether children
+/// started in other ways have it too, the interpreter's options, the program with its arguments.
+#[pyfunction]
+#[expect(clippy::type_complexity, reason = "a tuple for Python")]
+pub fn run_options(
+    words: Vec<OsString>,
+) -> PyResult<(Vec<&'static str>, bool, bool, Vec<OsString>, Vec<OsString>)> {
+    let options = oxgang_cli::run::parse(words).map_err(stopped)?;
+    Ok((options.only, options.report, options.children, options.flags, options.program))
+}
+
 /// A line on standard error that shows how far something is.
 ///
 /// ``total`` None: not known. ``stream`` "auto": only if standard error is a terminal; "always":

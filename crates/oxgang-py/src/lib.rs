@@ -12,6 +12,7 @@ mod codec;
 mod connection;
 mod future;
 mod gather;
+mod importing;
 mod items;
 mod limits;
 mod line;
@@ -54,13 +55,15 @@ mod _core {
     #[pymodule_export]
     use crate::child::Child;
     #[pymodule_export]
-    use crate::cli::{CliStop, MapJob, Progress};
+    use crate::cli::{CliStop, MapJob, Progress, run_options};
     #[pymodule_export]
     use crate::connection::PipeEnd;
     #[pymodule_export]
     use crate::future::Future;
     #[pymodule_export]
     use crate::gather::{SharedBarrier, SharedCondition, SharedEvent};
+    #[pymodule_export]
+    use crate::importing::Importer;
     #[pymodule_export]
     use crate::items::{SharedItems, SharedNumber};
     #[pymodule_export]

@@ -214,6 +214,8 @@ impl PoolHandle {
             ("moved", counters.moved),
             ("started", counters.started),
             ("crashed", counters.crashed),
+            ("passed_bytes", counters.passed_bytes),
+            ("lent_bytes", counters.lent_bytes),
             ("held_bytes", self.pool.held_bytes()),
         ] {
             dict.set_item(name, count)?;

@@ -110,6 +110,9 @@ struct Books {
     /// At most.
     most: usize,
     threads: usize,
+    /// Threads that were ever started, and calls that they have taken.
+    started: u64,
+    taken: u64,
     /// Threads that wait for work.
     idle: usize,
     closed: bool,
@@ -127,6 +130,7 @@ impl Books {
         let unserved = self.queue.len().saturating_sub(self.idle);
         let fresh = unserved.min(self.most.saturating_sub(self.threads));
         self.threads += fresh;
+        self.started += fresh as u64;
         (fresh, self.idle.min(self.queue.len()))
     }
 }
@@ -280,6 +284,12 @@ impl ThreadQueue {
         self.shared.books().abandoned.clone()
     }
 
+    /// Threads that were started, and calls that were answered.
+    fn counters(&self) -> std::collections::HashMap<&'static str, u64> {
+        let books = self.shared.books();
+        [("started", books.started), ("answered", books.taken)].into()
+    }
+
     /// Tasks that wait for a thread.
     fn qsize(&self) -> usize {
         self.shared.books().queue.len()
@@ -292,7 +302,12 @@ impl ThreadQueue {
         let mut in_a_row = 0;
         let _working = Working::begin();
         loop {
-            let item = shared.books().queue.pop_front();
+            let item = {
+                let mut books = shared.books();
+                let item = books.queue.pop_front();
+                books.taken += u64::from(item.is_some());
+                item
+            };
             let Some(item) = item else {
                 {
                     let mut books = shared.books();

@@ -127,6 +127,12 @@ impl Body {
         self.blocks.is_some()
     }
 
+    /// Bytes that were passed on, and bytes of blocks that were lent with them.
+    pub(crate) fn crossed(&self) -> (u64, u64) {
+        let lent = self.attached().iter().map(|block| block.length() as u64).sum();
+        (self.length() as u64, lent)
+    }
+
     /// The blocks that came along, in the sender's order.
     #[must_use]
     pub fn attached(&self) -> &[Arc<Received>] {
@@ -270,6 +276,16 @@ impl Payload {
             Some(stored) => stored.length() as usize,
             None => self.head.len() + inserted().sum::<usize>(),
         }
+    }
+
+    /// Bytes that are passed on, and bytes of blocks that are lent with them.
+    pub(crate) fn crossing(&self) -> (u64, u64) {
+        let attached = self.more.as_ref().map_or(&[][..], |more| &more.attached);
+        let lent = attached.iter().map(|attached| match attached {
+            Attached::Stored(stored) => stored.length(),
+            Attached::Back(_) => 0,
+        });
+        (self.length() as u64, lent.sum())
     }
 
     /// Bytes that it holds outside of a store.

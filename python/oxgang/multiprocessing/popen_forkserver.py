@@ -32,6 +32,12 @@ class Popen(_parcel.Lends, _standard.Popen):
                     self.returncode = 255  # the server has ended, and cannot tell
         return self.returncode
 
+    def duplicate_for_child(self, fd):
+        """The child will find `fd` there."""
+        if fd not in self._fds:  # pickling may have begun anew
+            self._fds.append(fd)
+        return self._fds.index(fd)
+
     def _launch(self, process_obj):
         _without_main()
         data = _parcel.pack(self, process_obj)

@@ -18,7 +18,8 @@ class Popen(_parcel.Lends, popen_fork.Popen):
 
     def duplicate_for_child(self, fd):
         """The child will have `fd` under this number."""
-        self._fds.append(fd)
+        if fd not in self._fds:  # pickling may have begun anew
+            self._fds.append(fd)
         return fd
 
     def _launch(self, process_obj):

@@ -30,8 +30,9 @@ class Popen(_parcel.Lends, popen_fork.Popen):
 
     def duplicate_for_child(self, fd):
         """The child will find `fd` there."""
-        self._fds.append(fd)
-        return len(self._fds) - 1
+        if fd not in self._fds:  # pickling may have begun anew
+            self._fds.append(fd)
+        return self._fds.index(fd)
 
     def _launch(self, process_obj):
         data = _parcel.pack(self, process_obj, all_of_it=True)

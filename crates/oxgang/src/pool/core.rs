@@ -43,6 +43,10 @@ pub struct Counters {
     pub started: u64,
     /// Workers that ended without being told to, and without being ended by the pool.
     pub crashed: u64,
+    /// Bytes of answered calls and of their answers, as they were encoded.
+    pub passed_bytes: u64,
+    /// Bytes of long buffers that went along, which stay where they are and are looked at there.
+    pub lent_bytes: u64,
 }
 
 pub(super) struct Core {
@@ -266,6 +270,10 @@ impl Core {
                     _ => sent,
                 };
                 self.counters.answered += 1;
+                let ((there, lent), (back, returned)) =
+                    (sent.task.payload.crossing(), answer.body.crossed());
+                self.counters.passed_bytes += there + back;
+                self.counters.lent_bytes += lent + returned;
                 self.untidy |= answer.body.has_blocks();
                 let outcome = if answer.kind == wire::RESULT {
                     Outcome::Result(answer.body)

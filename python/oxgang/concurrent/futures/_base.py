@@ -38,7 +38,15 @@ def cpu_count():
 AT_HAND = frozenset((list, tuple, range, str, bytes, dict, set, frozenset, deque))
 
 
-class Future(_core.Future, standard.Future):
+class _FutureType(type):
+    """Who asks whether something is a future means any: asyncio's own are standard ones."""
+
+    def __instancecheck__(cls, instance):
+        own = super().__instancecheck__(instance)
+        return own or (cls is Future and isinstance(instance, standard.Future))
+
+
+class Future(_core.Future, standard.Future, metaclass=_FutureType):
     """The result to come of a call, as `concurrent.futures.Future`.
 
     State and waiting are in Rust; a result from another process is decoded when it is asked

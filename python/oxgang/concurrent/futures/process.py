@@ -7,10 +7,12 @@ costs its own task (`PayloadError`). Both are `BrokenProcessPool`, so that handl
 # ruff: noqa: F822 - errors come by __getattr__
 
 import os
+import sys
 import threading
 import weakref
+from functools import partial
 
-from oxgang import _core, _options, _template
+from oxgang import _core, _options, _standard, _template
 from oxgang.concurrent.futures import _exit
 from oxgang.concurrent.futures._base import Executor, Future
 
@@ -23,9 +25,7 @@ def _default_context():
     """A start method that the program has chosen for all, other than the platform's own; None:
     it has not. (That the platform's own was chosen on purpose cannot be seen: the standard
     library notes it down whenever somebody asks for the default.)"""
-    import sys
-
-    context = sys.modules.get("multiprocessing.context")
+    context = _standard.loaded("multiprocessing.context")
     if context is None:
         return None
     chooser = context._default_context
@@ -44,12 +44,10 @@ _asking = threading.Lock()
 def _disown_workers():
     """In a fork of the program: `multiprocessing` shall not wait for the program's workers at the
     fork's end."""
-    import sys
-
     global _asking
     _asking = threading.Lock()
 
-    module = sys.modules.get("multiprocessing.process")
+    module = _standard.loaded("multiprocessing.process")
     for starter in list(_context_starters):
         if module is not None:
             module._children.difference_update(starter.processes.values())
@@ -239,10 +237,17 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
         if _exit.shutting_down:
             self._handle.kill("interpreter shutdown")
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
-        driver = _exit.ServingThread(target=self._handle.drive, name="oxgang-driver", daemon=True)
+        driver = _exit.ServingThread(target=self._driving(), name="oxgang-driver", daemon=True)
         driver.start()  # may be refused: then there is none, and the next submit tries again
         self._driver = driver
         _exit.watch(driver, self._handle)
+
+    def _driving(self):
+        """What the driver does."""
+        report = sys.modules.get("oxgang._report")
+        if report is None or not report.wanted():
+            return self._handle.drive
+        return partial(report.watched, self._handle)
 
     def submit_with(self, options, fn, /, *args, **kwargs):
         """`submit`, with options of this call's own.
@@ -313,8 +318,9 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
     def statistics(self):
         """Counts since the start (``submitted``, ``answered``, ``lost`` with their worker,
         ``stopped`` by a limit or by `terminate`, ``retried``, ``moved`` to another one, workers
-        ``started`` and ``crashed``), ``held_bytes`` of calls as of now, and
-        ``workers``: a list of dicts with ``incarnation``,
+        ``started`` and ``crashed``), of answered calls the ``passed_bytes`` (calls and results as
+        they were encoded) and ``lent_bytes`` (long buffers that went along in shared memory),
+        ``held_bytes`` of calls as of now, and ``workers``: a list of dicts with ``incarnation``,
         ``pid``, ``ready`` and ``tasks`` at hand."""
         names = ("incarnation", "pid", "ready", "tasks")
         workers = [dict(zip(names, worker, strict=True)) for worker in self._handle.workers()]

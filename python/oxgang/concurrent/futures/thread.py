@@ -1,6 +1,7 @@
 """`ThreadPoolExecutor`: the standard signature, the queue and the loop in Rust."""
 
 import itertools
+import sys
 import threading
 import weakref
 from concurrent.futures import thread as standard
@@ -127,6 +128,9 @@ class ThreadPoolExecutor(_core.ThreadPool, Executor, standard.ThreadPoolExecutor
         starter = self._make_starter(self._queue, self._thread_name_prefix, self._start)
         self._starter = starter
         self._threads = self._starter.all
+        report = sys.modules.get("oxgang._report")
+        if report is not None and report.wanted():
+            report.opened(self._queue, "thread")
         # an executor that becomes garbage finishes what it has, and ends
         weakref.finalize(self, self._queue.close, False).atexit = False
 
