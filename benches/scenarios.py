@@ -19,7 +19,11 @@ from benches import (
     loops,
     managers,
     numbers,
+<<<<<<< HEAD
     running,
+=======
+    processes,
+>>>>>>> main
     threads,
     work,
 )
@@ -214,6 +218,17 @@ SCENARIOS = {
             map_one_by_one,
             ("standard", "control", "mp.Pool", "oxgang", "oxgang-parked"),
             *(("standard", "mp.Pool"), "µs", "map(chunksize=1) over 20,000 no-ops"),
+        ),
+        Scenario(
+            "multiprocessing-pool",
+            processes.pool,
+            *(BOTH, ("standard",), "µs", "a no-op: by map(chunksize=1), imap, and apply in turn"),
+        ),
+        Scenario(
+            "multiprocessing-process",
+            processes.start,
+            ("standard", "control", "oxgang"),
+            *(("standard",), "µs", "start and join of a process that does nothing, numpy loaded"),
         ),
         Scenario(
             "thread-round-trip",

@@ -235,6 +235,62 @@ MUTATIONS = (
         "Wake::Driver => self.driver.ring(),",
         "Wake::Driver => {}",
     ),
+    Mutation(
+        "queue commits early",
+        "a message counts before it is written",
+        "shm",
+        SHM + "queue/mod.rs",
+        "        ring.store(place, frame(MESSAGE, length), Relaxed);\n",
+        "        self.commit(TAIL, &Record { count: tail.count.wrapping_add(1), ..next });\n"
+        "        ring.store(place, frame(MESSAGE, length), Relaxed);\n",
+    ),
+    Mutation(
+        "queue sleeps through",
+        "who waits for a message does not look again before it sleeps",
+        LOOM,
+        SHM + "queue/mod.rs",
+        "let rest = if ready() { Rest::Over } else { kernel.sleep(bell, low(seen)) };",
+        "let rest = if false && ready() { Rest::Over } else { kernel.sleep(bell, low(seen)) };",
+    ),
+    Mutation(
+        "token told late",
+        "who watches a descriptor is told only after the message is there",
+        "shm",
+        SHM + "queue/token.rs",
+        "if self.is_watched() && self.words.load(self.at + TOKEN, Acquire) != THERE {",
+        "if false && self.words.load(self.at + TOKEN, Acquire) != THERE {",
+    ),
+    Mutation(
+        "ring left in use",
+        "a ring that receivers have yet to leave is taken for free",
+        "shm",
+        SHM + "queue/mod.rs",
+        "entered > head.moves && entered <= tail.moves.wrapping_add(1)",
+        "entered > head.moves.wrapping_add(1) && entered <= tail.moves.wrapping_add(1)",
+        "turns are not told apart",
+        "an answer is taken for that of another question",
+        "shm",
+        SHM + "line.rs",
+        "if frame.id != self.heard + 1 {",
+        "if false {",
+    ),
+    Mutation(
+        "a doze goes on",
+        "lost wake-up: who waits on its word is not woken",
+        "shm",
+        SHM + "line.rs",
+        "DOZES if self.words.compare_exchange(word, DOZES, AWAKE).is_ok() => Wake::Word,",
+        "DOZES => Wake::Not,",
+    ),
+    Mutation(
+        "the last word is not heard",
+        "an answer that its sender did not live to wake for is lost",
+        "engine",
+        ENGINE + "line.rs",
+        "            if ready(&mut self.end) {\n                return Ok(());\n            }\n"
+        "            match slept {",
+        "            match slept {",
+    ),
 )
 
 

@@ -2,6 +2,7 @@
 first pool needs it, ended with the program.
 """
 
+import itertools
 import os
 import sys
 import threading
@@ -16,6 +17,8 @@ from oxgang._worker import when_multiprocessing_comes
 # what every process needs that is no worker, and what most need
 _FOR_PROCESSES = ["oxgang.multiprocessing.popen_template", "oxgang._by_value"]
 _OWNERS = {"__main__", "builtins", "oxgang", "concurrent", "multiprocessing"}
+
+_HELPER = "from multiprocessing.forkserver"
 
 _lock = threading.Lock()
 _template = None
@@ -63,6 +66,10 @@ def get():
 def _command():
     # the program text comes over the link, since a path list may be longer than an argument
     code = "import os; exec(os.read(0, 65536))"
+    if getattr(sys, "frozen", False):
+        # the program itself is started, whose `freeze_support` knows how helpers of the standard
+        # library begin: the standard one's too, as whoever froze it has amended that
+        return [sys.executable, *_flags(), "-c", f"{_HELPER} import main; {code}"]
     return [sys.executable, *_flags(), "-c", code, "oxgang-template"]
 
 
@@ -147,8 +154,15 @@ def fork(fds):
 
 
 def refuse_while_importing_main(what):
-    """Raises if this process is being started itself, and runs the program's script to find
-    something: a script that starts something outside of its guard."""
+    """Raises if this process is being started itself: because it runs the program's script to find
+    something, and the script starts something outside of its guard; or because it is a helper of
+    a frozen program that has not called `freeze_support`."""
+    if getattr(sys, "frozen", False) and _is_helper(sys.argv):
+        raise RuntimeError(
+            f"this process was started as a helper of a frozen program, and is starting a {what} "
+            "of its own. Let the program call multiprocessing.freeze_support() first thing under "
+            'if __name__ == "__main__":'
+        )
     worker = sys.modules.get("oxgang._worker")
     if worker is not None and worker.importing_main():
         raise RuntimeError(
@@ -156,6 +170,12 @@ def refuse_while_importing_main(what):
             f"has just tried to start a {what} of its own. Put what starts it under "
             'if __name__ == "__main__":'
         )
+
+
+def _is_helper(argv):
+    return "--multiprocessing-fork" in argv or any(
+        option == "-c" and code.startswith(_HELPER) for option, code in itertools.pairwise(argv)
+    )
 
 
 def setup(name, initializer, initargs):

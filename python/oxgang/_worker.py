@@ -101,7 +101,8 @@ def _setup(data):
     if sys.path != facts["path"]:
         sys.path[:] = facts["path"]
     sys.argv[:] = facts["argv"]
-    fresh_main(*facts["main"])
+    if not getattr(sys, "frozen", False):  # there the program's script is running already
+        fresh_main(*facts["main"])
     when_multiprocessing_comes(lambda module: _tell(module, facts["name"], facts["authkey"]))
     if facts["initializer"] is not None:
         initializer, initargs = loads(facts["initializer"])

@@ -6,6 +6,7 @@ import os
 import threading
 import weakref
 
+import oxgang.multiprocessing
 import oxgang.multiprocessing.managers
 
 KINDS = {"standard": multiprocessing.managers, "oxgang": oxgang.multiprocessing.managers}
@@ -137,9 +138,9 @@ def visit(module, address):
     print("visited", flush=True)
 
 
-def own_and_wait(module):
+def own_and_wait(module, method):
     """Owns a manager until it is killed."""
-    manager = module.SyncManager()
+    manager = module.SyncManager(ctx=oxgang.multiprocessing.get_context(method))
     manager.start()
     items = manager.dict(a=1)
     print("manager", manager._process.pid, manager.address, items["a"], flush=True)

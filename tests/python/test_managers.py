@@ -480,9 +480,10 @@ def test_an_initializer(module):
         module.SyncManager().start("no callable")
 
 
+@pytest.mark.parametrize("method", (*METHODS, "template"))
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_manager_ends_with_its_owner(tmp_path, number):
-    program = Program(tmp_path, HERE / "managing.py", "own_and_wait", "oxgang")
+def test_a_manager_ends_with_its_owner(tmp_path, number, method):
+    program = Program(tmp_path, HERE / "managing.py", "own_and_wait", "oxgang", method)
     words = program.wait_for_line("manager").split()
     manager, address = int(words[1]), words[2]
     assert words[3] == "1"

@@ -5,6 +5,8 @@ import itertools
 import multiprocessing as standard
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -472,6 +474,34 @@ def test_a_pool_of_a_fork_is_the_parents(make):
         os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0
     assert pool.apply(calls.same, (1,)) == 1
+
+
+ENDINGS = """
+import os, sys, time
+from oxgang.multiprocessing import Pool
+from oxgang.multiprocessing.pool import ThreadPool
+def nap(seconds): time.sleep(seconds); return seconds
+def spin(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end: pass
+pool = {maker}(4)
+pool.map({work}, [0.01] * 4, 1)
+results = pool.map_async({work}, [{seconds}] * 100, 1)
+iterator = pool.imap_unordered({work}, iter([{seconds}] * 100))
+time.sleep(0.02)
+print("the end", flush=True)
+"""
+
+
+@pytest.mark.parametrize("work", ["nap", "spin"])
+@pytest.mark.parametrize("maker", ["Pool", "ThreadPool"])
+def test_a_program_may_end_with_pools_at_work(maker, work):
+    seconds = 0.05 if maker == "ThreadPool" else 600
+    text = ENDINGS.format(maker=maker, work=work, seconds=seconds)
+    command = [sys.executable, "-c", text]
+    for _ in range(4):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.stdout, done.stderr, done.returncode) == ("the end\n", "", 0)
 
 
 # -- seams -------------------------------------------------------------------------------------

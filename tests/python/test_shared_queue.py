@@ -250,6 +250,7 @@ def test_what_cannot_be_pickled_keeps_it_local():
     assert queue.get() is item
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_fork_shares_what_it_can():
     fine, stubborn, item = oxgang.Queue(), oxgang.Queue(), Stubborn()
     stubborn.put(item)

@@ -382,6 +382,10 @@ fn peer_of(greeting: &mut Message) -> Result<Process> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use oxgang_shm::Words;
+
     use super::*;
 
     fn pair() -> (Line, Line) {
@@ -433,6 +437,23 @@ mod tests {
         let none = asker.listen(&mut answer, &STEADFAST);
         assert!(matches!(none, Err(Trouble::Gone)));
         assert!(!asker.usable());
+    }
+
+    #[test]
+    fn a_death_between_the_answer_and_its_wake_loses_nothing() {
+        let (mut asker, mut answerer) = pair();
+        let waiting = std::thread::spawn(move || {
+            let mut answer = Vec::new();
+            asker.ask(b"question", 0, &mut answer, &STEADFAST).map(|tag| (tag, answer))
+        });
+        answerer.listen(&mut Vec::new(), &STEADFAST).unwrap();
+        while answerer.words.load(answerer.end.other_word(), Relaxed) != SLEEPS {
+            std::thread::yield_now();
+        }
+        answerer.end.begin();
+        answerer.end.say(b"answer", 9).unwrap();
+        drop(answerer);
+        assert_eq!(waiting.join().unwrap().unwrap(), (9, b"answer".to_vec()));
     }
 
     #[test]

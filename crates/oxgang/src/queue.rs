@@ -27,8 +27,10 @@ use crate::segment::Mapped;
 use crate::spin::{Spinner, budget_of_process};
 use crate::sync::{Wait, me};
 
-/// How long a sender waits for room before it takes new memory: what twenty new pages cost.
-const MOMENT: Duration = Duration::from_micros(60);
+/// How long a sender that may wait does so for room before it takes new memory, which it does a few
+/// times in a queue's life: new pages are dear, and what is far ahead is in no cache any more when it is
+/// taken.
+const MOMENT: Duration = Duration::from_millis(2);
 
 /// A queue, as a process has it.
 #[derive(Debug)]
@@ -170,7 +172,7 @@ impl Queue {
         let length = parts.iter().map(|part| part.len()).sum();
         if sent == Sent::Tight {
             let room = || self.lane.may_send_here(length);
-            if !lane::spin(&self.lane, &self.spinner, kernel, room) {
+            if wait && !lane::spin(&self.lane, &self.spinner, kernel, room) {
                 let moment = Wait::new(self.words(), Some(Instant::now() + MOMENT), &|_| false);
                 self.lane.wait_for_room_here(length, &moment);
             }

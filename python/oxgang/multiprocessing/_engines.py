@@ -6,11 +6,14 @@ pool any more, is not done.
 """
 
 import threading
+from multiprocessing import util
 
 from oxgang._worker import POOL_WORKER
 from oxgang.concurrent.futures import _exit, process, thread
 from oxgang.multiprocessing import _pool_worker
 
+_AFTER_POOLS = 14  # pools end at 15; see `util`
+_LAST_S = 10.0  # for a callback that does not come to its end when the program does
 _ENDED = "the pool was terminated; calls that were left are lost"
 
 
@@ -56,6 +59,20 @@ class _PoolStarter(process._ContextStarter):
         raise failure
 
 
+def _drive():
+    handle, end = threading.current_thread().arguments
+    try:
+        handle.drive()
+    finally:
+        end.cancel()
+
+
+def _end(handle, driver):
+    """At the program's end."""
+    handle.kill(_ENDED)
+    driver.join(_LAST_S)
+
+
 class Processes(process.ProcessPoolExecutor):
     """Calls in processes. `make(context, target=…, args=…)` makes one."""
 
@@ -78,8 +95,11 @@ class Processes(process.ProcessPoolExecutor):
 
     def _start_driver(self):
         if self._driver is None:
-            # nothing is noted down for the end of the program: see above
-            driver = _exit.ServingThread(target=self._driving(), name="oxgang-driver", daemon=True)
+            driver = _exit.ServingThread(target=_drive, name="oxgang-driver", daemon=True)
+            # not `_exit`'s, which is for those who finish what they have; and by the time at which
+            # the interpreter goes there must be nobody who would still want it
+            end = util.Finalize(None, _end, (self._handle, driver), exitpriority=_AFTER_POOLS)
+            driver.arguments = self._handle, end
             driver.start()
             self._driver = driver
 
@@ -137,11 +157,25 @@ class _TemplateWorker:
 
 
 class _PoolThreads(thread._Threads):
-    def make(self, **work):
-        return threading.Thread(daemon=True, **work)
-
     def note(self, thread):
-        """Nothing is noted down for the end of the program."""
+        _exit.watch(thread, _AtExit(self.queue))
+
+
+class _AtExit:
+    """A queue whose calls that have not begun are given up at the program's end. Those that run are
+    waited for: the interpreter cannot end under a thread that is in the middle of them."""
+
+    def __init__(self, queue):
+        self.queue = queue
+
+    def close(self, _cancel):
+        """Gives up what has not begun."""
+        _give_up(self.queue)
+
+
+def _give_up(queue):
+    queue.give_up(thread._broken_thread_pool()(_ENDED))
+    queue.close(True)
 
 
 class Threads(thread.ThreadPoolExecutor):
@@ -175,8 +209,7 @@ class Threads(thread.ThreadPoolExecutor):
 
     def end(self):
         """Gives up what has not begun; what runs goes on."""
-        self._queue.give_up(thread._broken_thread_pool()(_ENDED))
-        self._queue.close(True)
+        _give_up(self._queue)
 
     def join(self):
         """Waits for all threads to end."""

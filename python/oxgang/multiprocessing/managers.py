@@ -16,7 +16,7 @@ import signal
 import threading
 from multiprocessing import connection as _connection
 from multiprocessing import managers as _standard
-from multiprocessing import pool, process, util
+from multiprocessing import process, util
 from multiprocessing.context import ProcessError
 from multiprocessing.managers import (
     Array,
@@ -32,7 +32,7 @@ from multiprocessing.managers import (
 )
 
 from oxgang.errors import ManagerDied
-from oxgang.multiprocessing import _listener, _proxies, _wire, context
+from oxgang.multiprocessing import _listener, _proxies, _wire, context, pool
 from oxgang.multiprocessing._proxies import (
     AcquirerProxy,
     ArrayProxy,

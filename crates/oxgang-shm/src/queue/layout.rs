@@ -57,7 +57,7 @@ pub const LONG: u32 = 5;
 
 /// Rings from this number on are entered for a backlog only after a moment's wait: new memory costs
 /// more than the time in which receivers may make room.
-pub(super) const DEAR: u32 = 2;
+pub(super) const DEAR: u32 = 3;
 
 pub(super) const FRAME: usize = 8;
 pub(super) const KIND_BITS: u32 = 8;

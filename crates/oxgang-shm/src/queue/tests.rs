@@ -121,6 +121,23 @@ proptest! {
 }
 
 #[test]
+fn rings_in_use_are_left_alone_however_full_it_gets() {
+    let queue = queue(Shape { rings: 3, ..shape(0, 0) });
+    let (mut sent, mut received) = (0, 0);
+    for round in 0..200 {
+        while put(&queue, &bytes_of(sent, sent % 30)) == Sent::Yes {
+            sent += 1;
+        }
+        assert!(sent > received, "it holds some");
+        for _ in 0..(round % 25 + 1).min(sent - received) {
+            assert_eq!(get(&queue), Some(bytes_of(received, received % 30)));
+            received += 1;
+        }
+    }
+    assert!(sent > 1000, "{sent}");
+}
+
+#[test]
 fn a_backlog_enters_a_long_ring_only_if_told() {
     let queue = queue(shape(0, 0));
     let send =
@@ -129,7 +146,7 @@ fn a_backlog_enters_a_long_ring_only_if_told() {
     assert!(queue.count() > 4, "it has left the first ring");
     assert!(!queue.may_send_here(40) && queue.may_send(40));
     assert_eq!(send(false, 40), Sent::Tight);
-    assert_eq!(send(false, 3000), Sent::Yes, "too long for where it is");
+    assert_eq!(send(false, 9000), Sent::Yes, "too long for where it is");
     let before = queue.count();
     get(&queue);
     assert_eq!(send(true, 40), Sent::Yes);
