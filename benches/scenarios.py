@@ -19,11 +19,8 @@ from benches import (
     loops,
     managers,
     numbers,
-<<<<<<< HEAD
     running,
-=======
     processes,
->>>>>>> main
     threads,
     work,
 )

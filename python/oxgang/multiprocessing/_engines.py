@@ -60,9 +60,9 @@ class _PoolStarter(process._ContextStarter):
 
 
 def _drive():
-    handle, end = threading.current_thread().arguments
+    drive, end = threading.current_thread().arguments
     try:
-        handle.drive()
+        drive()
     finally:
         end.cancel()
 
@@ -99,7 +99,7 @@ class Processes(process.ProcessPoolExecutor):
             # not `_exit`'s, which is for those who finish what they have; and by the time at which
             # the interpreter goes there must be nobody who would still want it
             end = util.Finalize(None, _end, (self._handle, driver), exitpriority=_AFTER_POOLS)
-            driver.arguments = self._handle, end
+            driver.arguments = self._driving(), end
             driver.start()
             self._driver = driver
 
