@@ -19,8 +19,8 @@ from benches import (
     loops,
     managers,
     numbers,
-    running,
     processes,
+    running,
     threads,
     work,
 )

@@ -22,6 +22,10 @@ from importlib import import_module
 from oxgang import _standard
 from oxgang._core import Importer
 
+# Who goes on seeing the standard modules: this package, and executors that are made of the standard
+# queues' and synchronize's private parts. (Loky's workers are started in ways of its own, too.)
+_BUILDERS = ("oxgang", "loky", "joblib.externals.loky")
+
 _lent = {}  # module of ours -> its own __getattr__, or None
 _loading = set()
 children = False
@@ -106,7 +110,7 @@ def _is_within(name, families):
 def _stand_in(families):
     current = builtins.__import__
     original = current.original if isinstance(current, Importer) else current
-    builtins.__import__ = Importer(original, _standard.import_for, families)
+    builtins.__import__ = Importer(original, _standard.import_for, families, _BUILDERS)
 
 
 def _second_concurrent():
