@@ -69,7 +69,11 @@ def _checked(only):
 
 def _install(wanted):
     before = _standard.installed
-    families = tuple(name for name in _standard.FAMILIES if name in before or name in wanted)
+    families = tuple(
+        name
+        for name in _standard.FAMILIES
+        if name in before or (name in wanted and not _is_programs_own(name))
+    )
     if families == before:
         return
     # such modules of the standard library as the program has already
@@ -169,7 +173,14 @@ def is_standard(origin):
     """Whether a file is one of the standard library's."""
     library = os.path.dirname(os.__file__) + os.sep
     others = library + "site-packages" + os.sep
-    return origin is None or (origin.startswith(library) and not origin.startswith(others))
+    if origin is None or not os.path.isabs(origin):
+        return True  # of a program that is frozen
+    return origin.startswith(library) and not origin.startswith(others)
+
+
+def _is_programs_own(family):
+    origin = getattr(sys.modules.get(family), "__file__", None)
+    return not is_standard(origin)
 
 
 def _give_up(family):
