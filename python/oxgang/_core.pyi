@@ -743,6 +743,7 @@ class Importer:
         original: Callable[..., Any],
         standard: Callable[..., Any],
         families: Sequence[str],
+        builders: Sequence[str],
     ) -> Importer: ...
     @property
     def original(self) -> Callable[..., Any]: ...

@@ -22,6 +22,10 @@ from importlib import import_module
 from oxgang import _standard
 from oxgang._core import Importer
 
+# Who goes on seeing the standard modules: this package, and executors that are made of the standard
+# queues' and synchronize's private parts. (Loky's workers are started in ways of its own, too.)
+_BUILDERS = ("oxgang", "loky", "joblib.externals.loky")
+
 _lent = {}  # module of ours -> its own __getattr__, or None
 _loading = set()
 children = False
@@ -65,7 +69,11 @@ def _checked(only):
 
 def _install(wanted):
     before = _standard.installed
-    families = tuple(name for name in _standard.FAMILIES if name in before or name in wanted)
+    families = tuple(
+        name
+        for name in _standard.FAMILIES
+        if name in before or (name in wanted and not _is_programs_own(name))
+    )
     if families == before:
         return
     # such modules of the standard library as the program has already
@@ -106,7 +114,7 @@ def _is_within(name, families):
 def _stand_in(families):
     current = builtins.__import__
     original = current.original if isinstance(current, Importer) else current
-    builtins.__import__ = Importer(original, _standard.import_for, families)
+    builtins.__import__ = Importer(original, _standard.import_for, families, _BUILDERS)
 
 
 def _second_concurrent():
@@ -165,7 +173,14 @@ def is_standard(origin):
     """Whether a file is one of the standard library's."""
     library = os.path.dirname(os.__file__) + os.sep
     others = library + "site-packages" + os.sep
-    return origin is None or (origin.startswith(library) and not origin.startswith(others))
+    if origin is None or not os.path.isabs(origin):
+        return True  # of a program that is frozen
+    return origin.startswith(library) and not origin.startswith(others)
+
+
+def _is_programs_own(family):
+    origin = getattr(sys.modules.get(family), "__file__", None)
+    return not is_standard(origin)
 
 
 def _give_up(family):

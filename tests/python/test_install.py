@@ -313,3 +313,41 @@ def test_errors_of_imports_have_no_lines_of_ours(tmp_path):
         "2 ImportError",
         "module 'threading' has no attribute 'no_such_name'",
     ]
+
+
+def test_who_is_built_on_private_parts_sees_the_standard_modules(tmp_path):
+    package = tmp_path / "loky"
+    package.mkdir()
+    (package / "__init__.py").write_text("from .backend import queues, concurrent\n")
+    (package / "backend.py").write_text(
+        "from multiprocessing import queues\nimport concurrent.futures\n"
+    )
+    lines = run(
+        """
+        import oxgang
+        oxgang.install()
+        import concurrent.futures, loky, multiprocessing.queues
+        print(loky.queues.__name__, loky.concurrent.futures.__name__)
+        print(concurrent.futures.__name__, loky.queues is multiprocessing.queues)
+        """,
+        tmp_path,
+    )
+    assert lines == [
+        "multiprocessing.queues concurrent.futures",
+        "oxgang.concurrent.futures False",
+    ]
+
+
+def test_what_ours_lack_is_the_standard_modules(tmp_path):
+    lines = run(
+        """
+        import oxgang
+        oxgang.install()
+        import concurrent.futures.thread, multiprocessing.context, threading
+        from multiprocessing import synchronize
+        print(synchronize.SemLock.__module__, "fork" in multiprocessing.context._concrete_contexts)
+        print(concurrent.futures.thread._threads_queues is not None, callable(threading._shutdown))
+        """,
+        tmp_path,
+    )
+    assert lines == ["multiprocessing.synchronize True", "True True"]

@@ -16,6 +16,8 @@ pub struct Importer {
     standard: Py<PyAny>,
     /// What is ours now: "threading", "concurrent.futures", …
     families: Vec<String>,
+    /// Packages that are built on the standard modules' private parts, ours first of all.
+    builders: Vec<String>,
 }
 
 impl Importer {
@@ -26,7 +28,7 @@ impl Importer {
 
     /// Whether the importer is to see the standard modules: it is one of them, or of ours.
     fn is_built_on_them(&self, importer: &str) -> bool {
-        is_within(importer, "oxgang") || self.governs(importer)
+        self.governs(importer) || self.builders.iter().any(|name| is_within(importer, name))
     }
 
     fn concerns(&self, name: &str, importer: &str, level: i32) -> bool {
@@ -45,8 +47,13 @@ fn is_within(name: &str, family: &str) -> bool {
 #[pymethods]
 impl Importer {
     #[new]
-    fn new(original: Py<PyAny>, standard: Py<PyAny>, families: Vec<String>) -> Importer {
-        Importer { original, standard, families }
+    fn new(
+        original: Py<PyAny>,
+        standard: Py<PyAny>,
+        families: Vec<String>,
+        builders: Vec<String>,
+    ) -> Importer {
+        Importer { original, standard, families, builders }
     }
 
     /// ``__import__`` as it was.

@@ -250,7 +250,8 @@ class _Ours:
         if method is None:
             return self
         try:
-            context = _contexts[method]
+            # others (loky) add theirs to the standard module's
+            context = _contexts.get(method) or _standard._concrete_contexts[method]
         except KeyError:
             raise ValueError(f"cannot find context for {method!r}") from None
         context._check_available()
