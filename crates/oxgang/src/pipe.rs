@@ -425,6 +425,7 @@ mod tests {
         });
         let long = vec![8; 3 * LIMIT];
         assert_eq!(writer.send_now(&[&long]).unwrap(), Heard::Message, "it is empty");
+        assert_eq!(writer.send_now(&[&long]).unwrap(), Heard::Nothing, "it is not");
         std::thread::scope(|scope| {
             let blocked = scope.spawn(|| writer.send(&wait(&writer), &[&long]).unwrap());
             drop(reader);

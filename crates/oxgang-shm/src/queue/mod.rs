@@ -255,7 +255,11 @@ impl<W: Words + Clone, R: Rings> Queue<W, R> {
         let capacity = self.shape.bytes(tail.ring);
         let (place, to_end) = (tail.place(capacity), capacity - tail.place(capacity));
         let pad = if size > to_end { to_end } else { 0 };
-        let fits = pad + size + FRAME <= capacity - self.used(&tail, &head, capacity)?;
+        let used = self.used(&tail, &head, capacity)?;
+        if waiting > 0 && self.is_over(used + size, capacity) {
+            return Ok(Sent::Full);
+        }
+        let fits = pad + size + FRAME <= capacity - used;
         let (next, ring, place) = if fits {
             if pad > 0 {
                 ring.store(place, frame(PAD, 0), Relaxed);
@@ -310,6 +314,13 @@ impl<W: Words + Clone, R: Rings> Queue<W, R> {
         }
     }
 
+    /// Whether so many bytes are more than a lane may have in a ring of this capacity. One message
+    /// alone may be longer than the limit, and the ring that it took longer still.
+    fn is_over(&self, bytes: usize, capacity: usize) -> bool {
+        let limit = self.shape.limit;
+        limit != 0 && capacity > limit && bytes > limit
+    }
+
     fn in_use(&self, number: u32, tail: &Record, head: &Record) -> bool {
         // one more than the move that entered it; 0: never
         let entered = self.words.load(self.entered_at(number), Relaxed);
@@ -341,6 +352,7 @@ impl<W: Words + Clone, R: Rings> Queue<W, R> {
         let to_end = capacity - tail.place(capacity);
         let needed = size + FRAME + if size > to_end { to_end } else { 0 };
         match self.used(&tail, &head, capacity) {
+            Ok(used) if waiting > 0 && self.is_over(used + size, capacity) => false,
             Ok(used) if needed > capacity - used => {
                 grow && self.free_ring(&tail, &head, size).is_some()
             }
