@@ -31,6 +31,7 @@ from oxgang import _core, _standard
 os.register_at_fork(before=_core.forking)
 
 _EXTRA = "multiprocessing.reduction"
+_ALIAS = _standard.ALIAS + _EXTRA
 
 
 def _reducers():
@@ -39,6 +40,9 @@ def _reducers():
     that needs it."""
     global _table, _tables, _sizes
     if _tables is None:
+        # asked for every pickle, so the usual answer comes first
+        if _EXTRA not in sys.modules and _ALIAS not in sys.modules:
+            return None
         reduction = _standard.loaded(_EXTRA)
         if reduction is None:
             return None
