@@ -101,3 +101,9 @@ def work_and_report(queue, count):
 def wait_for_item(queue, ready, got):
     ready.set()
     got.put(queue.get())
+
+
+def answer_on(ends, own):
+    """Closes the other end, and sends back what comes, doubled."""
+    ends[1 - own].close()
+    ends[own].send(2 * ends[own].recv())

@@ -299,6 +299,17 @@ def test_ctrl_c_ends_a_wait(module):
 # -- what ours add -------------------------------------------------------------------------------
 
 
+def test_both_ends_pass_to_one_child(context):
+    ends = ours.Pipe()
+    process = context.Process(target=queueing.answer_on, args=(ends, 1))
+    process.start()
+    ends[1].close()
+    ends[0].send(21)
+    assert ends[0].recv() == 42
+    process.join()
+    assert process.exitcode == 0
+
+
 def test_it_passes_to_children_of_any_start_method(context):
     for made_by in METHODS:
         one, other = ours.get_context(made_by).Pipe()

@@ -33,11 +33,11 @@ def rebuild(cls, address, duplicate, arguments):
     inherited = None if duplicate is None else duplicate.detach()
     made = cls._attach(address, inherited, *arguments)
     if inherited is not None:
-        _close_once(inherited)
+        close_once(inherited)
     return made
 
 
-def _close_once(inherited):
+def close_once(inherited):
     """Closes a descriptor that this process was started with: what it is for has been opened."""
     if inherited not in _arrived:
         _arrived.add(inherited)
@@ -69,4 +69,4 @@ def inherited(duplicates):
         yield fds
     finally:
         for fd in fds:
-            _close_once(fd)
+            close_once(fd)

@@ -4,10 +4,11 @@ Messages stay whole, however many processes and threads use an end at once.
 """
 
 import os
-from multiprocessing import reduction
+from multiprocessing import context, reduction
 from multiprocessing.connection import BufferTooShort, Connection
 
 from oxgang import _core
+from oxgang.multiprocessing import _passing
 
 __all__ = ["Pipe", "PipeConnection"]
 
@@ -56,17 +57,21 @@ class PipeConnection(_core.PipeEnd, Connection):
     def __reduce__(self):
         (_, fd, key), reader, writer, lanes, second = self._parts()
         duplicates = [None if one is None else reduction.DupFd(one) for one in (fd, reader, writer)]
-        return _rebuild, (type(self), key, duplicates, lanes, second)
+        started = context.get_spawning_popen() is not None
+        return _rebuild, (type(self), key, duplicates, lanes, second, started)
 
 
-def _rebuild(cls, key, duplicates, lanes, second):
+def _rebuild(cls, key, duplicates, lanes, second, started):
     """The end in the process that it was sent to."""
     memory, reader, writer = [None if one is None else one.detach() for one in duplicates]
     end = cls.__new__(cls)
     try:
         end._assemble(((os.getpid(), memory, key), reader, writer, lanes, second))
     finally:
-        os.close(memory)
+        if started:
+            _passing.close_once(memory)  # both ends of a pipe came with one descriptor
+        else:
+            os.close(memory)
     return end
 
 
