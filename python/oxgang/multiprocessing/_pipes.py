@@ -58,15 +58,15 @@ class PipeConnection(_core.PipeEnd, Connection):
         (_, fd, key), reader, writer, lanes, second = self._parts()
         duplicates = [None if one is None else reduction.DupFd(one) for one in (fd, reader, writer)]
         started = context.get_spawning_popen() is not None
-        return _rebuild, (type(self), key, duplicates, lanes, second, started)
+        return _rebuild, (type(self), key, duplicates, (lanes, second), started)
 
 
-def _rebuild(cls, key, duplicates, lanes, second, started):
+def _rebuild(cls, key, duplicates, place, started):
     """The end in the process that it was sent to."""
     memory, reader, writer = [None if one is None else one.detach() for one in duplicates]
     end = cls.__new__(cls)
     try:
-        end._assemble(((os.getpid(), memory, key), reader, writer, lanes, second))
+        end._assemble(((os.getpid(), memory, key), reader, writer, *place))
     finally:
         if started:
             _passing.close_once(memory)  # both ends of a pipe came with one descriptor
