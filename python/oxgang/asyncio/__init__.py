@@ -5,6 +5,7 @@
 | `run(main, loop="auto")` | in the fastest loop that is installed |
 | `to_process(fn, ...)` | as `to_thread`, in a process |
 | `map(fn, items, limit=...)` | a coroutine function over many items, so many at a time |
+| `CoroutinePoolExecutor` | coroutine functions from where no loop runs, and over processes |
 | `RateLimit(times, per)` | so many in so much time |
 | `held(lock)` | a lock of any kind, in ``async with`` |
 """
@@ -14,10 +15,12 @@ from asyncio import *  # noqa: F403 - a drop-in has what it drops in for
 
 from oxgang.asyncio._locks import held
 from oxgang.asyncio._map import map
+from oxgang.asyncio._pool import CoroutinePoolExecutor
 from oxgang.asyncio._rate import RateLimit
 from oxgang.asyncio._run import Runner, run, to_process
 
-__all__ = sorted({*_standard.__all__, "RateLimit", "held", "map", "to_process"})  # noqa: PLE0605
+_OWN = {"CoroutinePoolExecutor", "RateLimit", "held", "map", "to_process"}
+__all__ = sorted({*_standard.__all__, *_OWN})  # noqa: PLE0605
 
 
 def __getattr__(name):
@@ -25,4 +28,4 @@ def __getattr__(name):
     return getattr(_standard, name)
 
 
-assert run and Runner and held and map and RateLimit and to_process
+assert run and Runner and held and map and RateLimit and to_process and CoroutinePoolExecutor
