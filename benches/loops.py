@@ -99,9 +99,9 @@ async def _posts(post, count):
 def posts(contender, scale):
     """A thread has a loop call something, so many times: until all have been called."""
     count = max(100, int(_BURST * scale))
-    if contender.is_oxgang:
-        return {"call": asyncio.run(_posts(_ours, count))}
-    return {"call": asyncio.run(_posts(lambda loop: loop.call_soon_threadsafe, count))}
+    post = _ours if contender.is_oxgang else (lambda loop: loop.call_soon_threadsafe)
+    asyncio.run(_posts(post, count))
+    return {"call": asyncio.run(_posts(post, count))}
 
 
 def _ours(loop):
