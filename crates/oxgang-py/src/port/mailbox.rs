@@ -82,14 +82,14 @@ impl Item {
             }
             Self::Call { source, callback } => callback.call1(py, (source,)).map(|_| ()),
             Self::Post { callback, arguments, context } => {
-                let run = context.bind(py).getattr(intern!(py, "run"))?;
-                if arguments.bind(py).is_empty() {
-                    return run.call1((callback,)).map(|_| ());
+                let (context, run) = (context.bind(py), intern!(py, "run"));
+                let arguments = arguments.bind(py);
+                if arguments.is_empty() {
+                    return context.call_method1(run, (callback,)).map(|_| ());
                 }
-                let whole = PyTuple::new(py, [callback])?
-                    .as_sequence()
-                    .concat(arguments.bind(py).as_sequence())?;
-                run.call1(whole.to_tuple()?).map(|_| ())
+                let whole = PyTuple::new(py, [callback])?;
+                let whole = whole.as_sequence().concat(arguments.as_sequence())?;
+                context.call_method1(run, whole.to_tuple()?).map(|_| ())
             }
             Self::Nothing => Ok(()),
         }
