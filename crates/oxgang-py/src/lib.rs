@@ -13,6 +13,7 @@ mod connection;
 mod future;
 mod gather;
 mod importing;
+mod inbox;
 mod items;
 mod limits;
 mod line;
@@ -64,6 +65,8 @@ mod _core {
     use crate::gather::{SharedBarrier, SharedCondition, SharedEvent};
     #[pymodule_export]
     use crate::importing::Importer;
+    #[pymodule_export]
+    use crate::inbox::Inbox;
     #[pymodule_export]
     use crate::items::{SharedItems, SharedNumber};
     #[pymodule_export]
