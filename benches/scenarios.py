@@ -394,6 +394,11 @@ SCENARIOS = {
             *(LOCKS, ("standard",), "µs", "3,000 futures complete at once; tasks await them"),
         ),
         Scenario(
+            "loop-posts",
+            loops.posts,
+            *(LOCKS, ("standard",), "µs", "3,000 calls that a thread sends into a loop"),
+        ),
+        Scenario(
             "cpu-primes",
             cpu_primes,
             *(("ideal", "standard", "mp.Pool", "oxgang"), ("ideal", "standard"), "s"),

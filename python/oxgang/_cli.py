@@ -9,8 +9,9 @@ However a run ends, rows that were written are whole, and no worker is left:
 * to its end: the pool is shut down in order;
 * by a signal (Ctrl-C, SIGTERM, SIGHUP), `--fail-fast`, a broken pipe, an output that cannot be
   written, or bad input in the middle: calls that run are ended with their processes. A thread
-  cannot be ended from outside, so after the summary the process leaves without waiting for
-  any, also after a run to its end with calls beyond `--timeout`. A second Ctrl-C ends the
+  cannot be ended from outside, nor a coroutine that takes no notice, so after the summary the
+  process leaves without waiting for any, also after a run to its end with calls beyond
+  `--timeout`. A second Ctrl-C ends the
   process at once.
 """
 
@@ -25,7 +26,7 @@ from concurrent.futures import BrokenExecutor
 from oxgang._cells import Unwritable, encoder_for
 from oxgang._core import CliStop, MapJob
 from oxgang._live import live_outcomes
-from oxgang._target import BadTarget, check_call, prepare_worker, resolve
+from oxgang._target import BadTarget, check_call, check_model, prepare_worker, resolve
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -79,6 +80,7 @@ def run(argv):
 def _map(argv, signals):
     job = MapJob(argv)
     function, home = resolve(job.target)
+    model = check_model(function, job.target, job.model, job.memory_limit)
     job.prepare()
     calls = _calls(job)
     first = next(calls, None)
@@ -90,10 +92,11 @@ def _map(argv, signals):
 
     from oxgang._executor import Executor
 
-    workers = {} if job.model == "thread" else {"initializer": prepare_worker, "initargs": (home,)}
+    here = model in ("thread", "coroutine")
+    workers = {} if here else {"initializer": prepare_worker, "initargs": (home,)}
     try:
         limits = {"task_timeout": job.timeout, "memory_limit": job.memory_limit}
-        executor = Executor(job.model, job.jobs, **workers, **limits)
+        executor = Executor(model, job.jobs, **workers, **limits)
     except (OSError, ValueError) as error:  # no processes or memory left, too many workers
         return job.finish("trouble", 1, f"cannot start the workers: {error}; try fewer with -j")
     ending = _run(job, function, itertools.chain([first], calls), executor, signals)

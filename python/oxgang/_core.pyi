@@ -11,6 +11,7 @@ __all__ = [
     "Future",
     "Held",
     "Importer",
+    "Inbox",
     "Interrupt",
     "Invitation",
     "Lifeline",
@@ -53,6 +54,7 @@ __all__ = [
     "Unlocked",
     "Waiter",
     "__version__",
+    "call_soon_threadsafe",
     "forked",
     "forking",
     "hold_lifeline",
@@ -82,6 +84,21 @@ class Future:
     def set_exception(self, exception: Any) -> None: ...
 
 @final
+class Inbox:
+    """Objects for an event loop, from any thread; any number of them are one wake-up."""
+
+    def __new__(cls) -> Inbox: ...
+    def fileno(self) -> int: ...
+    def put(self, item: Any) -> bool: ...
+    def urge(self, item: Any) -> bool: ...
+    def close(self) -> None: ...
+    def take(self) -> list[Any]: ...
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def forked(self) -> bool: ...
+
+@final
 class LoopPort:
     """How completed futures reach an event loop; see `oxgang._loops`."""
 
@@ -90,6 +107,13 @@ class LoopPort:
     def expect(self, future: Future) -> None: ...
     def drain(self) -> None: ...
     def look(self) -> None: ...
+    def look_again(self) -> None: ...
+    def post(self, callback: Any, arguments: tuple, context: Any) -> None: ...
+
+def call_soon_threadsafe(
+    loop: Any, callback: Callable[..., object], /, *args: Any, context: Any = None
+) -> None:
+    """Has an asyncio loop call something soon; from any thread."""
 
 @final
 class Awaiting:

@@ -1,10 +1,10 @@
-"""`oxgang.Executor`: one face for pools of threads and of processes.
+"""`oxgang.Executor`: one face for pools of threads, of processes, and of coroutines.
 
 A `concurrent.futures.Executor` whose `model` is an argument, so that a program changes its
-mind in one place. The pools themselves are the drop-ins of `oxgang.concurrent.futures`; this
-class chooses one, gives it a sensible size, and adds what the standard face lacks: a `map`
-with back-pressure and retries, and an end to the running work when Ctrl-C leaves the `with`
-block.
+mind in one place. The pools themselves are the drop-ins of `oxgang.concurrent.futures`, and
+`oxgang.asyncio.CoroutinePoolExecutor`; this class chooses one, gives it a sensible size, and adds
+what the standard face lacks: a `map` with back-pressure and retries, and an end to the running work
+when Ctrl-C leaves the `with` block.
 """
 
 import weakref
@@ -16,31 +16,39 @@ from oxgang import _telemetry
 from oxgang._cpus import usable_cpus
 from oxgang._map import check_options, values
 
-MODELS = ("auto", "process", "thread")
-LATER_MODELS = ("coroutine", "interpreter")
+MODELS = ("auto", "process", "thread", "coroutine")
+LATER_MODELS = ("interpreter",)
 START_METHODS = ("template", "spawn", "fork", "forkserver")
 
 
 class Executor(StandardExecutor):
     """A pool of workers.
 
-    model: "process"; "thread"; or "auto", which for now means "process".
+    model: "process"; "thread"; "coroutine", for coroutine functions, on an event loop in a thread
+        of its own; or "auto", which for now means "process".
     max_workers: by default the processors this process may really use (affinity and
-        container quota counted); for threads 4 more, at most 32, since they mostly wait.
-    initializer, initargs: called once in every worker before its first task.
+        container quota counted); for threads 4 more, at most 32, since they mostly wait; for
+        coroutines, which are then in flight at once, 100.
+    initializer, initargs: called once in every worker before its first task; on the loop of
+        coroutines, where it may be a coroutine function.
     start_method: how worker processes come to exist: "template", "spawn", "fork" or
         "forkserver"; None is the pool's own default.
     retries: what `map` takes where it is not told otherwise. `submit` runs its task once.
     task_timeout: seconds that each task may run; then `oxgang.errors.TaskTimeout` is raised in it.
+        (A coroutine is cancelled.)
     timeout_grace: seconds that it may go on after that; then it is ended with its worker. (A
-        thread cannot be: its future fails.)
+        thread or a coroutine cannot be: its future fails.)
     memory_limit: bytes that a worker may have while it runs a task, or a text such as "2GiB";
-        beyond, it is ended: `oxgang.errors.MemoryLimitExceeded`. Not for threads.
-    context: a task in a thread runs in a copy of the `contextvars` context in which it was
-        submitted. To processes, and only if OpenTelemetry is in use, its context goes along.
+        beyond, it is ended: `oxgang.errors.MemoryLimitExceeded`. Not for threads, nor for
+        coroutines without `processes`.
+    context: a task in a thread, or a coroutine, runs in a copy of the `contextvars` context in
+        which it was submitted. To processes, and only if OpenTelemetry is in use, its context goes
+        along.
     forward_logs: log records and warnings of worker processes arrive in this one: those that the
         root logger's level lets pass when the executor is made. All have arrived when
         `shutdown` has returned.
+    processes, concurrency, loop, watch_blocking: of coroutines; see
+        `oxgang.asyncio.CoroutinePoolExecutor`.
     """
 
     def __init__(
@@ -57,9 +65,21 @@ class Executor(StandardExecutor):
         memory_limit: int | str | None = None,
         context: bool = True,
         forward_logs: bool = False,
+        processes: int | None = None,
+        concurrency: int | None = None,
+        loop: str | Callable | None = None,
+        watch_blocking: float | None = None,
     ):
         self.model = _checked_model(model)
-        _check_start_method(start_method, self.model)
+        of_coroutines = {
+            "processes": processes,
+            "concurrency": concurrency,
+            "loop": loop,
+            "watch_blocking": watch_blocking,
+        }
+        of_coroutines = {name: one for name, one in of_coroutines.items() if one is not None}
+        _check_of_coroutines(of_coroutines, self.model)
+        _check_start_method(start_method, self.model, processes)
         check_options(len, retries, "auto")
         self._retries = retries
         limits = {
@@ -69,12 +89,13 @@ class Executor(StandardExecutor):
         }
         limits = {name: limit for name, limit in limits.items() if limit is not None}
         self._forwarding = None
-        if forward_logs and self.model == "process":
+        in_processes = self.model == "process" or processes is not None
+        if forward_logs and in_processes:
             forwarder = _forwarder()
             initializer, initargs = forwarder.initializer(initializer, initargs)
             self._forwarding = weakref.finalize(self, forwarder.close)
-        options = {"initializer": initializer, "initargs": initargs, **limits}
-        if self.model == "thread":
+        options = {"initializer": initializer, "initargs": initargs, **limits, **of_coroutines}
+        if self.model != "process":
             options["context"] = context
         self._carries = context and self.model == "process"
         self._pool = _make_pool(self.model, max_workers, start_method, options)
@@ -209,11 +230,16 @@ def _checked_model(model):
     return "process" if model == "auto" else model
 
 
-def _check_start_method(start_method, model):
+def _check_of_coroutines(options, model):
+    if options and model != "coroutine":
+        raise ValueError(f"{next(iter(options))} is for coroutines; use model='coroutine' with it")
+
+
+def _check_start_method(start_method, model, processes):
     if start_method is None:
         return
-    if model == "thread":
-        raise ValueError("start_method is for processes; leave it out with model='thread'")
+    if model == "thread" or (model == "coroutine" and processes is None):
+        raise ValueError(f"start_method is for processes; leave it out with model={model!r}")
     if start_method not in START_METHODS:
         raise ValueError(
             f"unknown start_method {start_method!r}; use one of: {', '.join(START_METHODS)}"
@@ -232,6 +258,10 @@ def _make_pool(model, max_workers, start_method, options):
         import multiprocessing
 
         context = multiprocessing.get_context(start_method)
+    if model == "coroutine":
+        from oxgang.asyncio import CoroutinePoolExecutor
+
+        return CoroutinePoolExecutor(max_workers, mp_context=context, **options)
     return ProcessPoolExecutor(
         usable_cpus() if max_workers is None else max_workers,
         mp_context=context,

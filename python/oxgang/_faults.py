@@ -5,9 +5,10 @@ from oxgang._sizes import readable
 _PERHAPS = " (out of memory, perhaps)"
 
 
-def crash_error(task_id, function, facts):
+def crash_error(task_id, function, facts, alone=True):
     """The exception for a lost call. `facts`: for each try's death ``(pid, exit code, seconds or
-    None, kind, limit, used or kills, stack, peak)``, the last one last."""
+    None, kind, limit, used or kills, stack, peak)``, the last one last. `alone`: its worker ran
+    nothing else."""
     from oxgang import errors
 
     name = function if isinstance(function, str) else getattr(function, "__qualname__", None)
@@ -45,9 +46,12 @@ def crash_error(task_id, function, facts):
         message = f"{name} was running when it was terminated; its worker{_pid(pid)} was ended"
         error = errors.TaskTerminated(message + _history(deaths), exitcode=exitcode, **common)
     else:
+        lost = f"only this task (number {task_id}) is lost,"
+        if not alone:
+            lost = f"this task (number {task_id}) is lost, and what else had begun there;"
         message = (
-            f"the worker (pid {pid}) that ran {name} {_how(exitcode, detail)}; only this task "
-            f"(number {task_id}) is lost, the pool goes on"
+            f"the worker (pid {pid}) that ran {name} {_how(exitcode, detail)}; {lost} the pool "
+            "goes on"
         )
         killed = None if exitcode != -9 or detail is None else detail > 0
         error = errors.WorkerCrashed(

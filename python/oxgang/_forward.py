@@ -68,5 +68,5 @@ def install(queue, level, initializer, initargs):
         queue.put((_WARNING, (str(message), category, filename, lineno)))
 
     warnings.showwarning = showwarning
-    if initializer is not None:
-        initializer(*initargs)
+    # what a coroutine function gives is awaited by who called this
+    return None if initializer is None else initializer(*initargs)

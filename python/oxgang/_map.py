@@ -10,7 +10,8 @@ values or `Outcome`s, and end a pool of their own in every way an iteration can 
 | is closed or dropped early     | cancelled | their workers end     | finish, waited for    |
 | is over its timeout, or Ctrl-C | cancelled | their workers end     | finish, not waited for|
 
-A thread cannot be stopped from outside, hence the last column. A pool that was given
+A thread cannot be stopped from outside, hence the last column; coroutines are as processes, only
+that they are cancelled, not killed. A pool that was given
 (`outcomes`, `Executor.map`) belongs to its owner and goes on: only what has not begun is
 cancelled.
 """
@@ -26,6 +27,7 @@ from typing import NamedTuple
 
 from oxgang._cpus import usable_cpus
 from oxgang._flow import Window, as_done, by_event, oldest_first, primed
+from oxgang._kinds import gives_coroutines
 from oxgang._seeds import seeded
 
 
@@ -138,8 +140,10 @@ def map(
     Inputs are read only a little ahead of the results taken, so they may be endless. An
     exception that an input iterable raises comes after the results of the items before it.
 
-    model: "process", "thread", or "auto", which for now means "process".
-    max_workers: how many at once; by default the processors this process may really use.
+    model: "process"; "thread"; "coroutine"; or "auto", which means "coroutine" for a coroutine
+        function, and for now "process" for any other.
+    max_workers: how many at once; by default the processors this process may really use; of
+        coroutines 100.
     chunksize: "auto" keeps about a tenth of a second of work in flight; n keeps at least n
         items per worker. Each item is a task of its own either way: a crash costs one item.
     ordered: False yields results as they come.
@@ -156,11 +160,12 @@ def map(
         "2GiB"; beyond, it is ended: `oxgang.errors.MemoryLimitExceeded`. Not for threads.
     seed: a number that, with the item's place, decides what `random` and numpy's legacy generator
         give in its task, whichever worker runs it, and what `oxgang.task_seed()` is. In
-        threads, which share those generators, only the latter.
+        threads and coroutines, which share those generators, only the latter.
     forward_logs: log records and warnings of worker processes arrive in this one.
     """
     from oxgang._executor import Executor
 
+    model = fitting_model(fn, model)
     executor = Executor(model, max_workers, forward_logs=forward_logs)
     try:
         return values(
@@ -311,6 +316,23 @@ def check_options(fn, retries, chunksize):
             raise ValueError(f'chunksize must be "auto" or a number, not {chunksize!r}')
         if index(chunksize) < 1:
             raise ValueError(f'chunksize must be "auto" or at least 1, not {chunksize}')
+
+
+def fitting_model(fn, model):
+    """The model for a function, where "auto" leaves it open.
+
+    Raises:
+        TypeError: the function is one of coroutines, and the model is not.
+    """
+    if model not in ("auto", "process", "thread") or not gives_coroutines(fn):
+        return model
+    if model != "auto":
+        name = getattr(fn, "__qualname__", type(fn).__qualname__)
+        raise TypeError(
+            f"{name} is a coroutine function; use model='coroutine' (or 'auto'), or a plain "
+            "function that calls asyncio.run"
+        )
+    return "coroutine"
 
 
 def _window(executor, chunksize):

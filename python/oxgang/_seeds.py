@@ -2,8 +2,8 @@
 
 Task number n of a `map` with ``seed=s`` begins with generators that are seeded with a number made
 from s and n alone: `random`'s, and numpy's legacy one if numpy is installed. A further try begins
-with the same. Threads share those generators, so in threads they are left alone; `task_seed` gives
-each task its number, for generators of its own.
+with the same. Threads and coroutines share those generators, so there they are left alone;
+`task_seed` gives each task its number, for generators of its own.
 """
 
 import random
@@ -33,13 +33,23 @@ def seeded(fn, seed, model):
     """A function of a task's number and its arguments that runs `fn` with the task's seed."""
     if not isinstance(seed, int):
         raise TypeError(f"seed must be a whole number, not {type(seed).__name__}")
-    return partial(run, fn, seed, model == "process")
+    return partial(run_coroutine if model == "coroutine" else run, fn, seed, model == "process")
+
+
+async def run_coroutine(fn, seed, _alone, number, /, *args):
+    """Awaits `fn` as task `number`, in a context of its own."""
+    _seed.set(_own(seed, number))
+    return await fn(*args)
+
+
+def _own(seed, number):
+    digest = blake2b(f"{seed}:{number}".encode(), digest_size=16).digest()
+    return int.from_bytes(digest, "little")
 
 
 def run(fn, seed, alone, number, /, *args):
     """Runs `fn` as task `number`; `alone`: the generators of this process are its own."""
-    digest = blake2b(f"{seed}:{number}".encode(), digest_size=16).digest()
-    own = int.from_bytes(digest, "little")
+    own = _own(seed, number)
     if alone:
         _seed_generators(own)
     token = _seed.set(own)

@@ -16,8 +16,10 @@ import importlib
 import os
 import signal
 import sys
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import NamedTuple
+
+from oxgang._kinds import gives_coroutines
 
 FORMS = "TARGET must be module:function or path/to/file.py:function"
 
@@ -51,13 +53,26 @@ def resolve(target):
     if not callable(found):
         kind = type(found).__name__
         raise BadTarget(f"{target} is not callable (it is of type {kind}); name a function")
-    from inspect import iscoroutinefunction
-
-    if iscoroutinefunction(found):
-        raise BadTarget(
-            f"{target} is a coroutine function; name a plain one that calls asyncio.run"
-        )
     return found, home
+
+
+def check_model(function, target, model, memory_limit):
+    """The model for a function, where "auto" leaves it open; refuse one that does not fit."""
+    coroutines = gives_coroutines(function)
+    if coroutines and model in ("process", "thread"):
+        raise BadTarget(
+            f"{target} is a coroutine function; leave --model out, or take --model coroutine"
+        )
+    if coroutines and memory_limit is not None:
+        raise BadTarget(
+            f"{target} is a coroutine function, and all of its calls share this process's memory; "
+            "leave --memory-limit out"
+        )
+    if model == "coroutine" and isinstance(function, FunctionType) and not coroutines:
+        raise BadTarget(
+            f"{target} is no coroutine function; make it an async def, or take another --model"
+        )
+    return "coroutine" if coroutines else model
 
 
 def check_call(function, target, call):

@@ -1,5 +1,6 @@
 """Functions for the command to call; each tells by files what it did."""
 
+import asyncio
 import os
 import signal
 import threading
@@ -176,3 +177,39 @@ async def coroutine(text):
 
 
 not_callable = 3
+
+
+async def nap_and_upper(text):
+    await asyncio.sleep(0.01)
+    return text.upper()
+
+
+async def meet_all(text):
+    """Ends when as many calls as the number in the text run at once."""
+    count, own = map(int, text.split())
+    Path(f"meet-{own}").touch()
+    while len(list(Path().glob("meet-*"))) < count:
+        await asyncio.sleep(0.005)
+    return own
+
+
+async def hold_after_first(text):
+    if text.startswith("first"):
+        return text
+    if text.startswith("fail"):
+        raise ValueError(text)
+    Path(f"holding {text}").touch()
+    await asyncio.sleep(WATCHDOG)
+
+
+async def second_try_async(text):
+    path = Path(f"tried {text}")
+    if not path.exists():
+        path.touch()
+        raise ConnectionError("the first try")
+    return "done"
+
+
+async def stand_still(text):
+    Path(f"holding {text}").touch()
+    time.sleep(WATCHDOG)

@@ -130,7 +130,7 @@ def test_models():
         assert pool.submit(os.getpid).result() != os.getpid()
 
 
-@pytest.mark.parametrize("model", ["coroutine", "interpreter"])
+@pytest.mark.parametrize("model", ["interpreter"])
 def test_models_of_later(model):
     with pytest.raises(ValueError, match=f"model '{model}' does not exist yet; use one of: auto"):
         oxgang.Executor(model)

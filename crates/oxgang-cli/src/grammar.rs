@@ -43,6 +43,8 @@ Examples:
       a dict that stats() returns becomes the columns of one row
   oxgang map package.module:fetch --from urls.txt -j 32 --model thread -o pages.jsonl
       one input per line of urls.txt, 32 threads
+  oxgang map package.module:afetch --from urls.txt -j 500 -o pages.jsonl
+      an async function: up to 500 calls at once on one event loop
   oxgang map model.py:score --from people.csv -o scores.csv
       one call score(name='..', age='..') per row: the columns are keyword arguments
   oxgang map stats.py:stats data/*.csv -o stats.csv --resume
@@ -67,11 +69,13 @@ pub struct MapOptions {
     #[arg(long = "from", value_name = "FILE")]
     pub from: Option<PathBuf>,
 
-    /// How many workers [default: one per CPU that may be used]
+    /// How many workers [default: one per CPU that may be used]; of coroutines, how many at once
+    /// [default: 100]
     #[arg(short = 'j', long = "jobs", value_name = "N", value_parser = parse_jobs)]
     pub jobs: Option<usize>,
 
-    /// What a worker is: its own process, or a thread for work that waits
+    /// What a worker is: its own process, or a thread for work that waits; coroutine, which auto
+    /// takes for a function that is async: all of them on one event loop
     #[arg(long, value_enum, default_value_t = Model::Auto)]
     pub model: Model,
 
@@ -122,6 +126,8 @@ pub enum Model {
     Process,
     /// A thread per worker.
     Thread,
+    /// Coroutines on an event loop.
+    Coroutine,
 }
 
 impl Model {
@@ -131,6 +137,7 @@ impl Model {
             Model::Auto => "auto",
             Model::Process => "process",
             Model::Thread => "thread",
+            Model::Coroutine => "coroutine",
         }
     }
 }
@@ -309,7 +316,7 @@ mod tests {
             ("map f.py:fn --timeout soon", "seconds above 0"),
             ("map f.py:fn --memory-limit 2gibbons", "512MiB or 2GB"),
             ("map f.py:fn --chunksize 0", "'auto' or a whole number"),
-            ("map f.py:fn --model coroutine", "auto, process, thread"),
+            ("map f.py:fn --model fiber", "auto, process, thread, coroutine"),
             ("map f.py:fn --progress maybe", "auto, always, never"),
             ("map f.py:fn --qiet", "--quiet"),
             ("map f.py:fn -q --progress always", "--progress"),

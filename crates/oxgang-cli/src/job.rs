@@ -90,10 +90,12 @@ impl Job {
     /// Reads the command and checks what can be checked without reading the inputs.
     pub fn new(arguments: Vec<OsString>, check: Check) -> Result<Job, Stop> {
         let options = grammar::parse(arguments)?;
-        if options.memory_limit.is_some() && options.model == Model::Thread {
+        if options.memory_limit.is_some()
+            && matches!(options.model, Model::Thread | Model::Coroutine)
+        {
             return Err(Stop::usage(
-                "--memory-limit is for processes: threads share their memory; leave it out, or \
-                 take --model process",
+                "--memory-limit is for processes: threads and coroutines share their memory; leave \
+                 it out, or take --model process",
             ));
         }
         let plan = plan::plan(&options)?;

@@ -218,8 +218,9 @@ impl Waiter {
             std::mem::take(&mut state.callbacks)
         };
         let source = this.source.bind(py);
-        // a call in a thread cannot be terminated; it is cancelled if it has not begun
-        if !this.terminate || Future::terminate(source).is_err() {
+        // by its name, since futures of coroutines have a way of their own; a call in a thread cannot
+        // be terminated: it is cancelled if it has not begun
+        if !this.terminate || source.call_method0(intern!(py, "terminate")).is_err() {
             Future::cancel(source)?;
         }
         for (callback, context) in callbacks {

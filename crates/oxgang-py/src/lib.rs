@@ -13,6 +13,7 @@ mod connection;
 mod future;
 mod gather;
 mod importing;
+mod inbox;
 mod items;
 mod limits;
 mod line;
@@ -65,6 +66,8 @@ mod _core {
     #[pymodule_export]
     use crate::importing::Importer;
     #[pymodule_export]
+    use crate::inbox::Inbox;
+    #[pymodule_export]
     use crate::items::{SharedItems, SharedNumber};
     #[pymodule_export]
     use crate::limits::Options;
@@ -75,7 +78,7 @@ mod _core {
     #[pymodule_export]
     use crate::pool::{PoolHandle, ProcessPool, Sendable};
     #[pymodule_export]
-    use crate::port::LoopPort;
+    use crate::port::{LoopPort, call_soon_threadsafe};
     #[pymodule_export]
     use crate::queue::SharedQueue;
     #[pymodule_export]

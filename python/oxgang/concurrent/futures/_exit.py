@@ -53,7 +53,7 @@ def _at_exit():
     template = sys.modules.get("oxgang._template")
     if template is not None:
         template.end()
-    if insisted and any(thread.is_alive() for thread, _ in pools):
+    if insisted and any(thread.is_alive() and not thread.daemon for thread, _ in pools):
         raise KeyboardInterrupt  # or the interpreter waits for the threads that still run
     if at_once:
         _note_ctrl_c()

@@ -1,0 +1,172 @@
+"""Coroutines over worker processes: a worker's side, and what is said between the two.
+
+Messages are lists of tuples; see `_hosts`.
+
+| order | then |
+|---|---|
+| `RUN` | number, name, function (number; bytes, None: known), arguments (pickle, buffers), limits |
+| `TERMINATE` | number |
+| `ASK` | number: to be answered by `ALIVE` |
+| `END` | nothing: when all is done |
+
+| news | then |
+|---|---|
+| `READY` | process id |
+| `FAILED` | nothing, and what the initializer raised |
+| `DONE` | number, and a value, its pickle and buffers |
+| `RAISED` | number, and an error as `_pickling.dump_error` has it |
+| `TERMINATED` | number |
+| `ALIVE` | number of the question |
+"""
+
+import asyncio
+import os
+from collections import deque
+from pickle import PickleBuffer, loads
+from queue import Empty
+
+from oxgang import _pickling
+from oxgang.asyncio import _runs
+from oxgang.asyncio._run import loop_factory
+from oxgang.asyncio._service import initialize
+from oxgang.asyncio._watchdog import Watchdog
+
+RUN, TERMINATE, ASK, END = range(4)
+READY, FAILED, DONE, RAISED, TERMINATED, ALIVE = range(6)
+MOST_FUNCTIONS = 256  # that a host remembers, the newest
+_PATIENCE_S = 1.0
+_PLAIN = frozenset((type(None), bool, int, float, str, bytes))
+
+
+def encoded(dump, value):
+    """What `dump` makes of a value: bytes, and long buffers that go beside them."""
+    made = dump(value)
+    if type(made) is tuple:
+        made, buffers = made
+        return bytes(made), [PickleBuffer(buffer) for buffer in buffers]
+    return bytes(made), None
+
+
+def decoded(plain, data, buffers):
+    """The value of news that are `DONE`."""
+    return plain if data is None else loads(data, buffers=buffers or ())
+
+
+def live(orders, news, start):
+    """A host's life, as a task of a worker."""
+    loop, initializer, initargs, watch_blocking = start
+    loop = loop_factory(loop)()
+    asyncio.set_event_loop(loop)
+    host = _Host(loop, orders, news)
+    opening = loop.create_task(host.open(initializer, initargs, watch_blocking))
+    try:
+        _runs.run_until_stopped(loop, lambda: host.over)
+    finally:
+        opening.cancel()
+        host.close()
+        _runs.close(loop, _PATIENCE_S)
+
+
+class _Host:
+    def __init__(self, loop, orders, news):
+        self.loop = loop
+        self.orders = orders
+        self.news = news
+        self.runs = _runs.Runs(loop, self.tell)
+        self.functions = {}
+        self.remembered = deque()
+        self.outgoing = []
+        self.ending = self.over = False
+        self.watchdog = None
+
+    async def open(self, initializer, initargs, watch_blocking):
+        if watch_blocking is not None:
+            self.watchdog = Watchdog(self.loop, watch_blocking, self.runs.name_of_task)
+        try:
+            await initialize(initializer, initargs)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self.say((FAILED, 0, _pickling.dump_error(error)))
+            self.ending = True
+            self.rest()
+        else:
+            self.say((READY, os.getpid()))
+            self.loop.add_reader(self.orders._watch_fd(), self.look)
+
+    def close(self):
+        if self.watchdog is not None:
+            self.watchdog.stop()
+        self.loop.remove_reader(self.orders._watch_fd())
+        self.send()
+
+    def look(self):
+        while True:
+            try:
+                orders = self.orders.get(False)
+            except Empty:
+                break
+            for what, number, *rest in orders:
+                if what == RUN:
+                    self.run(number, *rest)
+                elif what == TERMINATE:
+                    self.runs.terminate(number)
+                elif what == ASK:
+                    self.say((ALIVE, number))
+                else:
+                    self.ending = True
+        self.rest()
+
+    def run(self, number, name, function, call, limits):
+        try:
+            fn = self.function(*function)
+            data, buffers = call
+            args, kwargs = loads(data, buffers=buffers or ())
+        except Exception as failure:
+            error = _pickling.payload_error(f"the call of {name}", failure)
+            self.say((RAISED, number, _pickling.dump_error(error)))
+            return
+        limit, grace = limits
+        self.runs.begin(number, fn, args, kwargs, limit=limit, grace=grace)
+
+    def function(self, number, data):
+        if data is None:
+            return self.functions[number]
+        fn = _pickling.load_callable(data)
+        if number:
+            if len(self.remembered) == MOST_FUNCTIONS:
+                del self.functions[self.remembered.popleft()]
+            self.remembered.append(number)
+            self.functions[number] = fn
+        return fn
+
+    def tell(self, number, done, value):
+        if value is _runs.TERMINATED:
+            self.say((TERMINATED, number))
+        elif done and type(value) in _PLAIN:
+            self.say((DONE, number, value, None, None))
+        else:
+            if done:
+                try:
+                    news = DONE, number, None, *encoded(_pickling.dump_result, value)
+                except Exception as error:
+                    done, value = False, error
+            if not done:
+                news = RAISED, number, _pickling.dump_error(value)
+            self.say(news)
+        self.rest()
+
+    def say(self, news):
+        self.outgoing.append(news)
+        if len(self.outgoing) == 1:
+            self.loop.call_soon(self.send)
+
+    def send(self):
+        news, self.outgoing = self.outgoing, []
+        if news:
+            self.news.put(news)
+
+    def rest(self):
+        if self.ending and not self.runs.by_key:
+            self.over = True
+            self.loop.stop()
