@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import functools
 import threading
 import time
 
@@ -66,3 +67,44 @@ def burst(contender, scale):
     else:
         make, wrap = concurrent.futures.Future, asyncio.wrap_future
     return {"completion": asyncio.run(_burst([make() for _ in range(count)], wrap))}
+
+
+async def _posts(post, count):
+    done = asyncio.Event()
+    left = count
+    began = []
+
+    def take():
+        nonlocal left
+        left -= 1
+        if not left:
+            done.set()
+
+    def send():
+        began.append(time.perf_counter())
+        for _ in range(count):
+            post(take)
+
+    loop = asyncio.get_running_loop()
+    post = post(loop)
+    await asyncio.sleep(0.01)
+    thread = threading.Thread(target=send)
+    thread.start()
+    await done.wait()
+    seconds = time.perf_counter() - began[0]
+    thread.join()
+    return seconds / count
+
+
+def posts(contender, scale):
+    """A thread has a loop call something, so many times: until all have been called."""
+    count = max(100, int(_BURST * scale))
+    post = _ours if contender.is_oxgang else (lambda loop: loop.call_soon_threadsafe)
+    asyncio.run(_posts(post, count))
+    return {"call": asyncio.run(_posts(post, count))}
+
+
+def _ours(loop):
+    from oxgang.asyncio import call_soon_threadsafe
+
+    return functools.partial(call_soon_threadsafe, loop)

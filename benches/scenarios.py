@@ -419,6 +419,11 @@ SCENARIOS = {
             "10,000 sleeps of 0.1 to 1 s at once, on one loop and in two processes",
         ),
         Scenario(
+            "loop-posts",
+            loops.posts,
+            *(LOCKS, ("standard",), "µs", "3,000 calls that a thread sends into a loop"),
+        ),
+        Scenario(
             "cpu-primes",
             cpu_primes,
             *(("ideal", "standard", "mp.Pool", "oxgang"), ("ideal", "standard"), "s"),

@@ -13,6 +13,7 @@ GROUPS = {  # what is replaced together: the suites for it
         "test_multiprocessing_spawn",
     ),
     ("threading", "queue"): ("test_threading", "test_threading_local", "test_queue"),
+    ("asyncio",): ("test_asyncio",),
 }
 
 

@@ -54,6 +54,7 @@ __all__ = [
     "Unlocked",
     "Waiter",
     "__version__",
+    "call_soon_threadsafe",
     "forked",
     "forking",
     "hold_lifeline",
@@ -106,6 +107,13 @@ class LoopPort:
     def expect(self, future: Future) -> None: ...
     def drain(self) -> None: ...
     def look(self) -> None: ...
+    def look_again(self) -> None: ...
+    def post(self, callback: Any, arguments: tuple, context: Any) -> None: ...
+
+def call_soon_threadsafe(
+    loop: Any, callback: Callable[..., object], /, *args: Any, context: Any = None
+) -> None:
+    """Has an asyncio loop call something soon; from any thread."""
 
 @final
 class Awaiting:

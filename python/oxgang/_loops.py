@@ -2,23 +2,34 @@
 
 import os
 import sys
+import threading
 import weakref
 
 from oxgang import _core
 
 _ports = weakref.WeakKeyDictionary()
+_lock = threading.Lock()
 
 
 def port_of(loop):
-    """The port of a loop that runs in this thread; one per loop."""
+    """The port of a loop; one per loop."""
     port = _ports.get(loop)
     if port is None:
-        port = _ports[loop] = _core.LoopPort(weakref.ref(loop))
+        with _lock:  # other threads may post to it
+            port = _ports.get(loop)
+            if port is None:
+                port = _ports[loop] = _core.LoopPort(weakref.ref(loop))
     return port
 
 
-# a child of a fork shares the parent's eventfds; what it makes of the loop, it makes with its own
-os.register_at_fork(after_in_child=_ports.clear)
+def _after_fork_in_child():
+    global _lock
+    _lock = threading.Lock()
+    # it shares the parent's eventfds; what it makes of the loop, it makes with its own
+    _ports.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def elsewhere(future, terminate):

@@ -145,8 +145,10 @@ def fork(fds):
             with _lock:
                 _forked[:] = [child for child in _forked if child.poll() is None]
             child = template.fork([os.dup(fd) for fd in fds])
-        except OSError:
-            if last or template.alive():
+        except ConnectionError:
+            # links close before a process has ended; nobody shall take it for alive meanwhile
+            template.end()
+            if last:
                 raise
         else:
             _forked.append(child)

@@ -5,6 +5,8 @@ import signal
 import sys
 import time
 
+import numpy
+
 
 def put_all(queue, items):
     for item in items:
@@ -107,3 +109,70 @@ def answer_on(ends, own):
     """Closes the other end, and sends back what comes, doubled."""
     ends[1 - own].close()
     ends[own].send(2 * ends[own].recv())
+
+
+def put_through(put, items):
+    for item in items:
+        put(item)
+
+
+def write_and_tell(get, put, number):
+    """Writes into all of an array that came, and sends what was there first and the sum."""
+    array = get()
+    first = int(array[0])
+    array[:] = number
+    put((first, int(array.sum(dtype="u8"))))
+
+
+def put_and_be_killed(put, items):
+    put_through(put, items)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def put_arrays(put, size, *counts):
+    """So many arrays, numbered anew after each count."""
+    for count in counts:
+        for number in range(count):
+            put(numpy.full(size, number % 251, "u1"))
+
+
+def send_and_count(connection, item, count, sent):
+    for _ in range(count):
+        connection.send(item)
+        sent.value += 1
+
+
+def send_until_broken(reader, writer, item):
+    reader.close()
+    try:
+        while True:
+            writer.send(item)
+    except BrokenPipeError:
+        os._exit(17)
+
+
+def send_bytes_thrice(connection, data):
+    connection.send_bytes(data)
+    connection.send_bytes(data, 1)
+    connection.send([data])
+    connection.send_bytes(data)
+
+
+def churn_put_arrays(put):
+    """Puts arrays of any length, each of one number, until killed."""
+    number = os.getpid()
+    while True:
+        number += 1
+        put(numpy.full(300_000 + number * 7919 % 2_000_000, number % 251, "u1"))
+
+
+def churn_get_arrays(get):
+    """Takes them until killed; ends if one is not whole, or changes while it is looked at."""
+    before = None
+    while True:
+        array = get()
+        if not (array == array[0]).all() or (
+            before is not None and not (before == before[0]).all()
+        ):
+            os._exit(9)
+        before = array

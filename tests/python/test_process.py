@@ -288,6 +288,27 @@ def test_a_template_that_ends_takes_none_with_it_and_is_replaced():
     writing.close()
 
 
+class Ending:
+    """A template whose link has closed, and that has not ended yet."""
+
+    def __init__(self, template):
+        self._template = template
+        self.alive, self.end, self.prepare = template.alive, template.end, template.prepare
+
+    def fork(self, fds):
+        for fd in fds:
+            os.close(fd)
+        raise BrokenPipeError
+
+
+def test_a_template_that_is_about_to_end_is_replaced():
+    from oxgang import _template
+
+    ending = _template._template = Ending(_template.get())
+    assert run(CONTEXTS["oxgang-template"].Process(target=sys.exit, args=(3,))) == 3
+    assert not ending.alive() and _template.get().alive()
+
+
 def test_what_was_given_up_while_it_started_does_not_run(tmp_path, monkeypatch):
     """Ctrl-C between the fork and the answer: the child is told nothing, and ends."""
     from oxgang.multiprocessing import _parcel

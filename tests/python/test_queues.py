@@ -411,17 +411,19 @@ def test_memory_goes_back():
     block = b"q" * (8 << 20)
     for _ in range(8):
         queue.put(block)
-    full = _shared_memory()
+    assert _memory_of(queue) >= 8 * len(block)
     while not queue.empty():
-        queue.get()
-    # what is kept warm are the short rings: 22 megabytes
-    assert full - _shared_memory() > (8 * 8 - 24) << 10
+        assert queue.get() == block
+    with pytest.raises(queue_module.Empty):
+        queue.get(timeout=2)  # somebody waits, and nothing comes
+    # what is kept warm: 16 megabytes of long items, and the short rings
+    assert _memory_of(queue) <= 20 << 20
 
 
-def _shared_memory():
-    """Kilobytes of shared memory that this process has mapped."""
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("RssShmem"))
+def _memory_of(queue):
+    """Bytes that a queue takes up."""
+    (_, descriptor, _), _ = queue._address(True)
+    return os.fstat(descriptor).st_blocks * 512
 
 
 def test_shut_down():

@@ -21,6 +21,7 @@ pub mod cpus;
 pub mod event;
 pub mod futex;
 pub mod heap;
+pub mod hold;
 pub mod link;
 pub mod memory;
 pub mod process;

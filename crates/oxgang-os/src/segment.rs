@@ -107,7 +107,7 @@ impl Segment {
     /// # Errors
     /// If the segment is shorter than that, or there is no room for the mapping.
     pub fn map(&self, offset: u64, length: usize) -> Result<Mapping> {
-        let mapping = self.map_as(offset, length, MapFlags::SHARED)?;
+        let mapping = map_fd(self.fd.as_fd(), offset, length, MapFlags::SHARED)?;
         if length >= HUGE_PAGE && huge_pages_on_advice() {
             // SAFETY: the range is this mapping's, and advice changes no byte of it.
             let advised = unsafe {
@@ -119,34 +119,13 @@ impl Segment {
         Ok(mapping)
     }
 
-    fn map_as(&self, offset: u64, length: usize, how: MapFlags) -> Result<Mapping> {
-        let end = offset.checked_add(length as u64);
-        if length == 0 || end.is_none_or(|end| self.length().is_ok_and(|have| have < end)) {
-            return Err(std::io::Error::other("the shared memory is shorter than what was asked"));
-        }
-        // SAFETY: the kernel picks the address (null hint, no MAP_FIXED), so no memory of this
-        // process is replaced.
-        let base = unsafe {
-            rustix::mm::mmap(
-                std::ptr::null_mut(),
-                length,
-                ProtFlags::READ | ProtFlags::WRITE,
-                how,
-                &self.fd,
-                offset,
-            )
-        }?;
-        let base = NonNull::new(base.cast()).ok_or_else(|| std::io::Error::other("mapped at 0"))?;
-        Ok(Mapping { base, length })
-    }
-
     /// Maps `length` bytes from `offset` (a multiple of the page size) for this process alone:
     /// what it writes there nobody else sees, and a page is copied only when it is written.
     ///
     /// # Errors
     /// As [`map`](Self::map).
     pub fn map_private(&self, offset: u64, length: usize) -> Result<PrivateMapping> {
-        self.map_as(offset, length, MapFlags::PRIVATE).map(PrivateMapping)
+        map_fd(self.fd.as_fd(), offset, length, MapFlags::PRIVATE).map(PrivateMapping)
     }
 
     /// Gives the memory of a range back to the kernel; it reads as zeroes from then on.
@@ -198,18 +177,52 @@ impl Segment {
     pub fn read_at(&self, offset: u64, limit: usize) -> Result<Vec<u8>> {
         let have = self.length()?.saturating_sub(offset);
         let mut bytes = vec![0; limit.min(usize::try_from(have).unwrap_or(usize::MAX))];
+        let done = self.read_into(offset, &mut bytes)?;
+        bytes.truncate(done);
+        Ok(bytes)
+    }
+
+    fn read_exact_at(&self, offset: u64, into: &mut [u8]) -> Result<()> {
+        if self.read_into(offset, into)? < into.len() {
+            return Err(std::io::Error::other("the shared memory is shorter than what was asked"));
+        }
+        Ok(())
+    }
+
+    fn read_into(&self, offset: u64, into: &mut [u8]) -> Result<usize> {
         let mut done = 0;
-        while done < bytes.len() {
-            match rustix::io::pread(&self.fd, &mut bytes[done..], offset + done as u64) {
+        while done < into.len() {
+            match rustix::io::pread(&self.fd, &mut into[done..], offset + done as u64) {
                 Ok(0) => break,
                 Ok(count) => done += count,
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        bytes.truncate(done);
-        Ok(bytes)
+        Ok(done)
     }
+}
+
+/// Maps a part of a segment by a descriptor of it.
+pub(crate) fn map_fd(
+    fd: BorrowedFd<'_>,
+    offset: u64,
+    length: usize,
+    how: MapFlags,
+) -> Result<Mapping> {
+    let end = offset.checked_add(length as u64);
+    let have = rustix::fs::fstat(fd)?.st_size as u64;
+    if length == 0 || end.is_none_or(|end| have < end) {
+        return Err(std::io::Error::other("the shared memory is shorter than what was asked"));
+    }
+    // SAFETY: the kernel picks the address (null hint, no MAP_FIXED), so no memory of this process
+    // is replaced.
+    let base = unsafe {
+        let prot = ProtFlags::READ | ProtFlags::WRITE;
+        rustix::mm::mmap(std::ptr::null_mut(), length, prot, how, fd, offset)
+    }?;
+    let base = NonNull::new(base.cast()).ok_or_else(|| std::io::Error::other("mapped at 0"))?;
+    Ok(Mapping { base, length })
 }
 
 impl AsFd for Segment {
@@ -334,6 +347,36 @@ impl Drop for Mapping {
 pub struct PrivateMapping(Mapping);
 
 impl PrivateMapping {
+    pub(crate) fn new(mapping: Mapping) -> Self {
+        Self(mapping)
+    }
+
+    /// Memory that is nobody else's, with a copy of `length` bytes of `segment` from `offset` on.
+    ///
+    /// # Errors
+    /// If there is no memory for it, or the segment is shorter than that.
+    pub fn copy_of(segment: &Segment, offset: u64, length: usize) -> Result<Self> {
+        // SAFETY: the kernel picks the address, so no memory of this process is replaced.
+        let base = unsafe {
+            let prot = ProtFlags::READ | ProtFlags::WRITE;
+            rustix::mm::mmap_anonymous(std::ptr::null_mut(), length, prot, MapFlags::PRIVATE)
+        }?;
+        let base = NonNull::new(base.cast()).ok_or_else(|| std::io::Error::other("mapped at 0"))?;
+        let mapping = Mapping { base, length };
+        // SAFETY: the range was mapped just now, reads as zeroes, and is told to nobody else yet.
+        let into = unsafe { std::slice::from_raw_parts_mut(base.as_ptr(), length) };
+        segment.read_exact_at(offset, into)?;
+        Ok(Self(mapping))
+    }
+
+    /// Copies bytes out.
+    ///
+    /// # Panics
+    /// If they are not all in the view.
+    pub fn read(&self, at: usize, into: &mut [u8]) {
+        self.0.read(at, into);
+    }
+
     /// Bytes of the view.
     #[must_use]
     pub fn length(&self) -> usize {

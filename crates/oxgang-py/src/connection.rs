@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use oxgang::pipe::{End, Heard};
+use oxgang::shelf::Letter;
 use oxgang::sync::Wait;
 use pyo3::exceptions::{PyBrokenPipeError, PyEOFError, PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMemoryView};
 
-use crate::message::{self, Message, Received, length_of, no_memory, with_buffer};
+use crate::message::{self, Message, Received, no_memory, with_buffer};
 use crate::raw::{Lent, adopt};
 use crate::sync::waiting_long;
 use crate::wait;
@@ -81,16 +82,16 @@ impl PipeEnd {
         }
     }
 
-    fn send_parts(py: Python<'_>, end: &End, parts: &[&[u8]]) -> PyResult<()> {
+    fn send_letter(py: Python<'_>, end: &End, letter: Letter<'_>) -> PyResult<()> {
         let Some(words) = end.words() else { return Err(not_this_way("read")) };
         let mut heard = Heard::Nothing;
-        let length = length_of(parts);
+        let length = letter.length();
         let refused = |error| no_memory(&error, length);
         if length < message::LONG {
-            heard = end.send_now(parts).map_err(refused)?;
+            heard = end.send_now(&letter.in_line()).map_err(refused)?;
         }
         while heard == Heard::Nothing {
-            let (sent, error) = waiting_long(py, words, None, |kernel| end.send(kernel, parts));
+            let (sent, error) = waiting_long(py, words, None, |kernel| end.send(kernel, letter));
             heard = sent.map_err(refused)?;
             match (heard, error) {
                 (Heard::Message, None) => break,
@@ -108,11 +109,15 @@ impl PipeEnd {
         }
     }
 
+    fn send_message(py: Python<'_>, end: &End, message: &Message<'_>) -> PyResult<()> {
+        Self::send_letter(py, end, Letter { parts: &message.parts(), apart: &message.apart() })
+    }
+
     fn receive(py: Python<'_>, end: &End, received: &mut Received<'_, '_>) -> PyResult<()> {
         let Some(words) = end.words() else { return Err(not_this_way("write")) };
         let refused = |error| no_memory(&error, 0);
         let take = |received: &mut Received<'_, '_>| {
-            end.receive_now(message::LONG, |length, read| received.take(length, read))
+            end.receive_now(message::LONG, |came| received.take(came))
         };
         let mut heard = take(received).map_err(refused)?;
         while heard == Heard::Nothing {
@@ -127,9 +132,10 @@ impl PipeEnd {
             }
             if heard == Heard::Nothing {
                 // long, or others are at it: without the interpreter
-                let into = &mut *received.buffer;
-                let (got, error) =
-                    waiting_long(py, words, None, |kernel| end.receive(kernel, into));
+                let into = &mut received.message;
+                let (got, error) = waiting_long(py, words, None, |kernel| {
+                    end.receive(kernel, |came| into.take(came))
+                });
                 heard = got.map_err(refused)?;
                 if let Some(error) = error {
                     return Err(error);
@@ -185,8 +191,8 @@ impl PipeEnd {
         let end = self.writing()?;
         let message = Message::of(obj)?;
         match message.short() {
-            Some(bytes) => Self::send_parts(py, &end, &[bytes]),
-            None => Self::send_parts(py, &end, &message.parts()),
+            Some(bytes) => Self::send_letter(py, &end, (&[bytes][..]).into()),
+            None => Self::send_message(py, &end, &message),
         }
     }
 
@@ -223,7 +229,7 @@ impl PipeEnd {
             },
         };
         let message = Message::of_bytes(lent, from..from + count);
-        Self::send_parts(py, &end, &message.parts())
+        Self::send_message(py, &end, &message)
     }
 
     /// Receives an object.

@@ -78,7 +78,7 @@ mod _core {
     #[pymodule_export]
     use crate::pool::{PoolHandle, ProcessPool, Sendable};
     #[pymodule_export]
-    use crate::port::LoopPort;
+    use crate::port::{LoopPort, call_soon_threadsafe};
     #[pymodule_export]
     use crate::queue::SharedQueue;
     #[pymodule_export]

@@ -9,19 +9,24 @@
 //! | `BYTES` | seven bytes of nothing, and a long `bytes` |
 //!
 //! Long bytes, and the buffers of a pickle, go from the object into the queue's memory without a
-//! copy between, and from there into an object of the receiver's own.
+//! copy between, and from there into an object of the receiver's own. If they are long enough they
+//! come apart ([`oxgang::shelf`]): then the message ends before them, and the receiver's buffers are
+//! where they are already.
 
 use std::cell::Cell;
+use std::ops::Range;
+use std::sync::Arc;
 
 use oxgang::Payload;
+use oxgang::shelf::{self, Apart, Came};
 use pyo3::exceptions::{PyMemoryError, PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList};
 
-use crate::codec::{self, Encoded, PICKLED, PLAIN};
+use crate::codec::{self, Block, Encoded, PICKLED, PLAIN};
 use crate::payload::{dumped, lend};
 use crate::python::names;
-use crate::raw::Lent;
+use crate::raw::{self, Buffer, Lent};
 
 const APART: u8 = 2;
 const RAW: u8 = 3;
@@ -33,6 +38,8 @@ const LONG_BYTES: usize = 1 << 12;
 
 /// Copies from here on are made without the interpreter.
 pub const LONG: usize = 1 << 18;
+/// Shorter buffers are copied, so that they do not keep all that came with them.
+const WORTH_LOOKING: usize = 1 << 16;
 /// A buffer for received messages that is longer is not kept.
 const KEPT: usize = 1 << 20;
 
@@ -88,8 +95,8 @@ impl<'py> Message<'py> {
             // their first byte is the kind
             Body::Plain(encoded) => encoded.parts(),
             Body::Pickle(pickle) => pickle.parts(),
-            Body::Long(bytes) => vec![&BEFORE_BYTES, bytes.as_bytes()],
-            Body::Bytes(bytes, part) => vec![&[RAW], &bytes.as_ref()[part.clone()]],
+            Body::Long(_) => vec![&BEFORE_BYTES],
+            Body::Bytes(..) => vec![&[RAW]],
         }
     }
 
@@ -101,21 +108,24 @@ impl<'py> Message<'py> {
         }
     }
 
-    /// All of it, in parts.
+    /// What goes in line.
     pub fn parts(&self) -> Vec<&[u8]> {
-        let mut parts = Vec::with_capacity(3 + self.lent.len());
+        let mut parts = Vec::with_capacity(3);
         if !self.table.is_empty() {
             parts.push(&self.table[..]);
         }
         parts.extend(self.body_parts());
-        parts.extend(self.lent.iter().map(Lent::as_ref));
         parts
     }
-}
 
-/// What a message's parts come to.
-pub fn length_of(parts: &[&[u8]]) -> usize {
-    parts.iter().map(|part| part.len()).sum()
+    /// What comes behind it, or goes apart.
+    pub fn apart(&self) -> Vec<&[u8]> {
+        match &self.body {
+            Body::Long(bytes) => vec![bytes.as_bytes()],
+            Body::Bytes(bytes, part) => vec![&bytes.as_ref()[part.clone()]],
+            _ => self.lent.iter().map(Lent::as_ref).collect(),
+        }
+    }
 }
 
 /// What the memory's refusal of a message means.
@@ -136,8 +146,49 @@ fn word(bytes: &[u8], number: usize) -> PyResult<usize> {
     usize::try_from(word).map_err(|_| torn())
 }
 
+/// Bytes that went apart: where they came with the message, or in what came apart from it.
+enum Piece<'a> {
+    Near(&'a [u8]),
+    Far(&'a Arc<Apart>, Range<usize>),
+}
+
+impl Piece<'_> {
+    /// As memory of the receiver's own.
+    fn to_buffer<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        match self {
+            Self::Near(bytes) => Ok(PyByteArray::new(py, bytes).into_any()),
+            Self::Far(apart, part) if part.len() >= WORTH_LOOKING => {
+                Ok(Bound::new(py, Buffer::part_of(apart, part.clone()))?.into_any())
+            }
+            Self::Far(..) => {
+                Ok(PyByteArray::new_with(py, self.length(), |into| Ok(self.copy(into)?))?
+                    .into_any())
+            }
+        }
+    }
+}
+
+impl codec::Block for Piece<'_> {
+    fn length(&self) -> usize {
+        match self {
+            Self::Near(bytes) => bytes.len(),
+            Self::Far(_, part) => part.len(),
+        }
+    }
+    fn copy(&self, into: &mut [u8]) -> std::io::Result<()> {
+        match self {
+            Self::Near(bytes) => into.copy_from_slice(bytes),
+            Self::Far(apart, part) => apart.mapping().read(part.start, into),
+        }
+        Ok(())
+    }
+}
+
 /// The message within, and its buffers.
-fn taken_apart(bytes: &[u8]) -> PyResult<(&[u8], Vec<&[u8]>)> {
+fn taken_apart<'a>(
+    bytes: &'a [u8],
+    apart: Option<&'a Arc<Apart>>,
+) -> PyResult<(&'a [u8], Vec<Piece<'a>>)> {
     if bytes.first() != Some(&APART) {
         return Ok((bytes, Vec::new()));
     }
@@ -151,30 +202,58 @@ fn taken_apart(bytes: &[u8]) -> PyResult<(&[u8], Vec<&[u8]>)> {
         Ok::<_, PyErr>(taken)
     };
     let body = take(word(table, 2)?)?;
-    let buffers = (0..count).map(|number| take(word(table, 3 + number)?));
-    Ok((body, buffers.collect::<PyResult<_>>()?))
+    let lengths = (0..count).map(|number| word(table, 3 + number));
+    let Some(apart) = apart else {
+        let pieces = lengths.map(|length| Ok(Piece::Near(take(length?)?)));
+        return Ok((body, pieces.collect::<PyResult<_>>()?));
+    };
+    let lengths = lengths.collect::<PyResult<Vec<_>>>()?;
+    let (places, end) = shelf::places(lengths.iter().copied()).ok_or_else(torn)?;
+    if end != apart.mapping().length() {
+        return Err(torn());
+    }
+    let parts = places.into_iter().zip(lengths).map(|(from, length)| from..from + length);
+    Ok((body, parts.map(|part| Piece::Far(apart, part)).collect()))
 }
 
-/// The object that a message is.
-pub fn to_value<'py>(py: Python<'py>, message: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+/// All that came apart, as `bytes`.
+fn all_of<'py>(py: Python<'py>, apart: &Apart) -> PyResult<Bound<'py, PyBytes>> {
+    raw::bytes_of(py, apart, 0..apart.mapping().length())
+}
+
+/// The object that a message is; `apart`: what came apart from it.
+fn to_value<'py>(
+    py: Python<'py>,
+    message: &[u8],
+    apart: Option<&Arc<Apart>>,
+) -> PyResult<Bound<'py, PyAny>> {
     if message.first() == Some(&BYTES) {
-        let bytes = message.get(BEFORE_BYTES.len()..).ok_or_else(torn)?;
-        return Ok(PyBytes::new(py, bytes).into_any());
+        return Ok(match apart {
+            Some(apart) => all_of(py, apart)?.into_any(),
+            None => {
+                let bytes = message.get(BEFORE_BYTES.len()..).ok_or_else(torn)?;
+                PyBytes::new(py, bytes).into_any()
+            }
+        });
     }
-    let (body, buffers) = taken_apart(message)?;
+    let (body, buffers) = taken_apart(message, apart)?;
     let (kind, mut rest) = body.split_first().ok_or_else(torn)?;
     if *kind == PLAIN {
         let [value] = codec::decode(py, &mut rest, &buffers)?;
         return Ok(value);
     }
     let loads = names(py)?.loads.bind(py);
-    let pickle = PyBytes::new(py, rest);
+    let pickle = match (*kind, apart) {
+        // read from a copy of our own: nobody can change it while it is looked at
+        (RAW, Some(apart)) => all_of(py, apart)?,
+        _ => PyBytes::new(py, rest),
+    };
     if buffers.is_empty() {
         return loads.call1((pickle,));
     }
     let owned = PyList::empty(py);
-    for buffer in buffers {
-        owned.append(PyByteArray::new(py, buffer))?;
+    for buffer in &buffers {
+        owned.append(buffer.to_buffer(py)?)?;
     }
     let options = PyDict::new(py);
     options.set_item(pyo3::intern!(py, "buffers"), owned)?;
@@ -182,10 +261,15 @@ pub fn to_value<'py>(py: Python<'py>, message: &[u8]) -> PyResult<Bound<'py, PyA
 }
 
 /// The bytes that a message is: those that were sent as such, or else a pickle of the object.
-pub fn to_bytes<'py>(py: Python<'py>, message: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
-    match message.split_first() {
-        Some((&(RAW | PICKLED), rest)) => Ok(PyBytes::new(py, rest)),
-        _ => to_pickle(&to_value(py, message)?),
+fn to_bytes<'py>(
+    py: Python<'py>,
+    message: &[u8],
+    apart: Option<&Arc<Apart>>,
+) -> PyResult<Bound<'py, PyBytes>> {
+    match (message.split_first(), apart) {
+        (Some((&RAW, _)), Some(apart)) => all_of(py, apart),
+        (Some((&(RAW | PICKLED), rest)), _) => Ok(PyBytes::new(py, rest)),
+        _ => to_pickle(&to_value(py, message, apart)?),
     }
 }
 
@@ -197,46 +281,54 @@ fn to_pickle<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
 /// What has been received: an object already, or its message, in a buffer.
 pub struct Received<'py, 'a> {
     py: Python<'py>,
-    pub buffer: &'a mut Vec<u8>,
+    pub message: Taken<'a>,
     bytes: Option<Bound<'py, PyBytes>>,
+}
+
+/// A message as it was taken out.
+pub struct Taken<'a> {
+    buffer: &'a mut Vec<u8>,
+    apart: Option<Arc<Apart>>,
+}
+
+impl Taken<'_> {
+    /// Takes a message out.
+    pub fn take(&mut self, came: Came<'_>) -> std::io::Result<()> {
+        came.copy(self.buffer)?;
+        self.apart = came.apart.map(Arc::new);
+        Ok(())
+    }
 }
 
 impl<'py, 'a> Received<'py, 'a> {
     pub fn new(py: Python<'py>, buffer: &'a mut Vec<u8>) -> Self {
-        Self { py, buffer, bytes: None }
+        Self { py, message: Taken { buffer, apart: None }, bytes: None }
     }
 
-    /// Copies a message of so many bytes by `read`, with a lock of the queue's held: no code of
-    /// Python's may run. Long bytes are copied to where they stay, since to make a `bytes` runs none.
-    pub fn take(&mut self, length: usize, read: &dyn Fn(usize, &mut [u8])) -> std::io::Result<()> {
+    /// Takes a message out with a lock of the queue's held: no code of Python's may run. Long bytes
+    /// are copied to where they stay, since to make a `bytes` runs none.
+    pub fn take(&mut self, came: Came<'_>) -> std::io::Result<()> {
         let mut first = [0];
-        if length >= LONG_BYTES {
-            read(0, &mut first);
+        if came.length() >= LONG_BYTES {
+            came.read(0, &mut first);
         }
         if first[0] == BYTES {
-            let length = length - BEFORE_BYTES.len();
+            let length = came.length() - BEFORE_BYTES.len();
             let made = PyBytes::new_with(self.py, length, |into| {
-                read(BEFORE_BYTES.len(), into);
+                came.read(BEFORE_BYTES.len(), into);
                 Ok(())
             });
             self.bytes = Some(made.map_err(std::io::Error::other)?);
             return Ok(());
         }
-        if self.buffer.capacity() < length {
-            self.buffer.clear();
-            self.buffer.try_reserve(length).map_err(std::io::Error::other)?;
-        }
-        // what is there is written over, not emptied before
-        self.buffer.resize(length, 0);
-        read(0, self.buffer);
-        Ok(())
+        self.message.take(came)
     }
 
     /// The object.
     pub fn value(self) -> PyResult<Bound<'py, PyAny>> {
         match self.bytes {
             Some(bytes) => Ok(bytes.into_any()),
-            None => to_value(self.py, self.buffer),
+            None => to_value(self.py, self.message.buffer, self.message.apart.as_ref()),
         }
     }
 
@@ -244,7 +336,7 @@ impl<'py, 'a> Received<'py, 'a> {
     pub fn bytes(self) -> PyResult<Bound<'py, PyBytes>> {
         match self.bytes {
             Some(bytes) => to_pickle(&bytes.into_any()),
-            None => to_bytes(self.py, self.buffer),
+            None => to_bytes(self.py, self.message.buffer, self.message.apart.as_ref()),
         }
     }
 }

@@ -10,13 +10,14 @@ use std::time::Instant;
 
 use oxgang::lane::{Got, Sent};
 use oxgang::queue::Queue;
+use oxgang::shelf::Letter;
 use oxgang::sync::Wait;
 use pyo3::exceptions::{PyException, PyOSError, PyRuntimeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
-use crate::message::{self, Message, Received, length_of, no_memory, with_buffer};
+use crate::message::{self, Message, Received, Taken, no_memory, with_buffer};
 use crate::sync::{may_block, waiting_long};
 use crate::wait;
 
@@ -93,23 +94,23 @@ impl SharedQueue {
     fn put_slowly(
         py: Python<'_>,
         queue: &Queue,
-        parts: &[&[u8]],
+        letter: Letter<'_>,
         block: bool,
         timeout: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let deadline = if block { wait::deadline(timeout)? } else { None };
         let (sent, error) =
-            waiting_long(py, queue.words(), deadline, |kernel| queue.send(kernel, block, parts));
-        Self::after_put(py, sent, parts, error)
+            waiting_long(py, queue.words(), deadline, |kernel| queue.send(kernel, block, letter));
+        Self::after_put(py, sent, letter, error)
     }
 
     fn after_put(
         py: Python<'_>,
         sent: std::io::Result<Sent>,
-        parts: &[&[u8]],
+        letter: Letter<'_>,
         error: Option<PyErr>,
     ) -> PyResult<()> {
-        match sent.map_err(|error| no_memory(&error, length_of(parts)))? {
+        match sent.map_err(|error| no_memory(&error, letter.length()))? {
             Sent::Yes => error.map_or(Ok(()), Err),
             Sent::Shut => Err(error.unwrap_or_else(|| raise(py, |raised| &raised.shut))),
             Sent::Full | Sent::Tight | Sent::Busy => {
@@ -125,10 +126,11 @@ impl SharedQueue {
         queue: &Queue,
         deadline: Option<Instant>,
         block: bool,
-        into: &mut Vec<u8>,
+        into: &mut Taken<'_>,
     ) -> PyResult<()> {
-        let (got, error) =
-            waiting_long(py, queue.words(), deadline, |kernel| queue.receive(kernel, block, into));
+        let (got, error) = waiting_long(py, queue.words(), deadline, |kernel| {
+            queue.receive(kernel, block, |came| into.take(came))
+        });
         match got.map_err(|error| no_memory(&error, 0))? {
             Got::Message => error.map_or(Ok(()), Err),
             Got::Shut => Err(error.unwrap_or_else(|| raise(py, |raised| &raised.shut))),
@@ -202,21 +204,23 @@ impl SharedQueue {
             Err(error) => return Self::not_encoded(slf, error, obj),
         };
         if let Some(bytes) = message.short() {
-            return match queue.send_now(&[bytes]) {
+            let parts = [bytes];
+            let letter = Letter { parts: &parts, apart: &[] };
+            return match queue.send_now(&parts) {
                 Ok(Sent::Yes) => Ok(()),
                 Ok(Sent::Full | Sent::Tight | Sent::Busy) => {
-                    Self::put_slowly(slf.py(), &queue, &[bytes], may_block(block)?, timeout)
+                    Self::put_slowly(slf.py(), &queue, letter, may_block(block)?, timeout)
                 }
-                other => Self::after_put(slf.py(), other, &[bytes], None),
+                other => Self::after_put(slf.py(), other, letter, None),
             };
         }
-        let parts = message.parts();
-        if length_of(&parts) < message::LONG
-            && let Ok(Sent::Yes) = queue.send_now(&parts)
+        let letter = Letter { parts: &message.parts(), apart: &message.apart() };
+        if letter.length() < message::LONG
+            && let Ok(Sent::Yes) = queue.send_now(&letter.in_line())
         {
             return Ok(());
         }
-        Self::put_slowly(slf.py(), &queue, &parts, may_block(block)?, timeout)
+        Self::put_slowly(slf.py(), &queue, letter, may_block(block)?, timeout)
     }
 
     /// Takes an item out; `block=False`, or a time limit in seconds.
@@ -231,8 +235,7 @@ impl SharedQueue {
             let mut received = Received::new(py, buffer);
             let mut limits = None;
             loop {
-                let take = |length, read: &dyn Fn(usize, &mut [u8])| received.take(length, read);
-                let got = queue.receive_now(message::LONG, take);
+                let got = queue.receive_now(message::LONG, |came| received.take(came));
                 let got = got.map_err(|error| no_memory(&error, 0))?;
                 if got == Got::Message {
                     return received.value();
@@ -249,7 +252,7 @@ impl SharedQueue {
                     Got::Nothing if block => Self::wait(py, &queue, deadline)?,
                     Got::Nothing => return Err(raise(py, |raised| &raised.empty)),
                     _ => {
-                        Self::get_slowly(py, &queue, deadline, block, received.buffer)?;
+                        Self::get_slowly(py, &queue, deadline, block, &mut received.message)?;
                         return received.value();
                     }
                 }

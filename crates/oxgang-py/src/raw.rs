@@ -7,16 +7,19 @@
 
 #![allow(unsafe_code)]
 
+use std::ops::Range;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::raw::c_int;
 use std::sync::Arc;
 
 use oxgang::region::Region;
+use oxgang::shelf::Apart;
 use oxgang::store::{Received, View};
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyBufferError, PyOSError};
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
 /// Takes a descriptor over from Python.
 pub fn adopt(fd: i32) -> PyResult<OwnedFd> {
@@ -86,18 +89,65 @@ unsafe fn show<T>(
     if filled == 0 { Ok(()) } else { Err(PyErr::fetch(owner.py())) }
 }
 
-/// A block that came from another process, as memory of this one: writable, and private from the
-/// first write on. Goes back to its sender when nothing looks at it any more.
+/// Bytes that came from another process, as memory of this one: writable, and private from the
+/// first write on. Go back to their sender when nothing looks at them any more.
 #[pyclass(frozen, module = "oxgang._core")]
 pub struct Buffer {
-    view: Arc<View>,
+    memory: Memory,
+    part: Range<usize>,
+}
+
+/// What keeps a buffer's memory.
+enum Memory {
+    Block(Arc<View>),
+    Parcel(Arc<Apart>),
 }
 
 impl Buffer {
     /// The block's memory, mapped.
     pub fn of(received: &Arc<Received>) -> PyResult<Self> {
-        Ok(Self { view: View::of(received).map_err(PyOSError::new_err)? })
+        let view = View::of(received).map_err(PyOSError::new_err)?;
+        let part = 0..view.mapping().length();
+        Ok(Self { memory: Memory::Block(view), part })
     }
+
+    /// A part of what came apart from a message.
+    ///
+    /// # Panics
+    /// If there is no such part.
+    pub fn part_of(apart: &Arc<Apart>, part: Range<usize>) -> Self {
+        assert!(part.start <= part.end && part.end <= apart.mapping().length(), "no such part");
+        Self { memory: Memory::Parcel(apart.clone()), part }
+    }
+
+    fn address(&self) -> *mut u8 {
+        let mapping = match &self.memory {
+            Memory::Block(view) => view.mapping(),
+            Memory::Parcel(apart) => apart.mapping(),
+        };
+        mapping.address().as_ptr().wrapping_add(self.part.start)
+    }
+}
+
+/// Bytes with a copy of a part of what came apart from a message.
+///
+/// # Panics
+/// If there is no such part.
+pub fn bytes_of<'py>(
+    py: Python<'py>,
+    apart: &Apart,
+    part: Range<usize>,
+) -> PyResult<Bound<'py, PyBytes>> {
+    assert!(part.start <= part.end && part.end <= apart.mapping().length(), "no such part");
+    let from = apart.mapping().address().as_ptr().wrapping_add(part.start);
+    let length = ffi::Py_ssize_t::try_from(part.len())?;
+    // SAFETY: the part is inside of the mapping (checked), which lives as long as `apart`; a new
+    // reference to a `bytes`, or null and an error that is set.
+    let bytes = unsafe {
+        let made = ffi::PyBytes_FromStringAndSize(from.cast(), length);
+        Bound::from_owned_ptr_or_err(py, made)?
+    };
+    Ok(bytes.cast_into()?)
 }
 
 #[pymethods]
@@ -107,15 +157,14 @@ impl Buffer {
         view: *mut ffi::Py_buffer,
         flags: c_int,
     ) -> PyResult<()> {
-        let mapping = slf.get().view.mapping();
-        let address = mapping.address().as_ptr();
+        let (address, length) = (slf.get().address(), slf.get().part.len());
         // SAFETY: `view` is the interpreter's; the memory is mapped, writable and so long as long
-        // as this object lives. Rust holds no reference into it.
-        unsafe { show(&slf, view, address, mapping.length(), flags) }
+        // as this object lives: the part was checked. Rust holds no reference into it.
+        unsafe { show(&slf, view, address, length, flags) }
     }
 
     fn __len__(&self) -> usize {
-        self.view.mapping().length()
+        self.part.len()
     }
 }
 

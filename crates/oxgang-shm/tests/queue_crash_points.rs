@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use oxgang_shm::queue::token::Doorbell;
-use oxgang_shm::queue::{Got, HEAD_BYTES, Patience, Queue, Rings, Sent, Shape};
+use oxgang_shm::queue::{Got, HEAD_BYTES, Patience, Queue, Rings, Sent, Shape, Shown};
 use oxgang_shm::sync::Who;
 use oxgang_shm::{HeapWords, Words};
 
@@ -21,7 +21,7 @@ mod mortals;
 
 use mortals::{Process, World, every_point, who};
 
-const SHAPE: Shape = Shape { most: 0, limit: 0, first: 64, rings: 6 };
+const SHAPE: Shape = Shape { most: 0, limit: 0, first: 64, rings: 6, slots: 0 };
 const VICTIM: u32 = 100;
 const HEIR: u32 = 200;
 const OTHER: u32 = 300;
@@ -99,14 +99,21 @@ impl User {
 
     fn send(&self, message: &[u8]) {
         let (one, other) = message.split_at(message.len() / 2);
-        let sent = self.queue.send(self.me, &self.process, Patience::Some, true, &[one, other]);
+        let sent = self.queue.send(
+            self.me,
+            &self.process,
+            Patience::Some,
+            true,
+            (&[one, other][..]).into(),
+        );
         assert_eq!(sent.unwrap(), Sent::Yes);
     }
 
     fn receive(&self) -> Option<Vec<u8>> {
         let mut into = vec![9; 3];
         let (me, kernel) = (self.me, &self.process);
-        match self.queue.receive(me, kernel, Patience::Some, usize::MAX, &mut into).unwrap() {
+        let take = |shown: Shown<'_>| shown.copy(&mut into);
+        match self.queue.receive(me, kernel, Patience::Some, usize::MAX, take).unwrap() {
             Got::Message => Some(into),
             Got::Nothing => None,
             other => panic!("{other:?}"),

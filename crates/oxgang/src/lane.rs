@@ -1,7 +1,7 @@
 //! Messages one way between processes: the queue of `oxgang_shm` in a region of memory that grows.
 //!
-//! A region holds the heads of one or two lanes in its first page, and behind it their rings,
-//! shortest first. What is written at the start is short; a longer ring is mapped by each process
+//! A region holds the heads of one or two lanes, a page each, and behind them their rings,
+//! shortest first, and far behind those the slots of [`shelf`]. What is written at the start is short; a longer ring is mapped by each process
 //! when it first comes to it, and the file made longer by whoever is first. Positions in the file
 //! cost nothing, so a ring of a gigabyte that was never filled takes no memory.
 
@@ -11,17 +11,21 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use oxgang_os::event;
+use oxgang_shm::queue::Rings;
+use oxgang_shm::queue::shelf::head_bytes;
 pub use oxgang_shm::queue::token::Doorbell;
 pub use oxgang_shm::queue::{Got, Patience, Queue as Core, Sent, Shape};
-use oxgang_shm::queue::{HEAD_BYTES, Rings};
 use oxgang_shm::words::Words;
 
 use crate::region::Region;
 use crate::segment::Mapped;
+use crate::shelf::{self, SLOTS};
 use crate::spin::{OwnPlaces, Places, Spinner, budget_of_process};
 use crate::sync::Wait;
 
+/// A lane's head.
 const PAGE: usize = 4096;
+const _: () = assert!(head_bytes(SLOTS) <= PAGE);
 const FIRST_RING: usize = 64 << 10;
 /// The last one has a terabyte: more than fits into memory, so that memory is the limit.
 const RINGS: u32 = 13;
@@ -33,7 +37,7 @@ pub type Lane = Core<Lot, LaneRings>;
 /// is full although it is not empty (0: never).
 #[must_use]
 pub fn shape(most: u64, limit: usize) -> Shape {
-    Shape { most, limit, first: FIRST_RING, rings: RINGS }
+    Shape { most, limit, first: FIRST_RING, rings: RINGS, slots: SLOTS }
 }
 
 /// A new region with a lane for each of `shapes`.
@@ -41,10 +45,10 @@ pub fn shape(most: u64, limit: usize) -> Shape {
 /// # Errors
 /// If there is no memory or descriptor for it.
 pub fn create(shapes: &[Shape]) -> Result<Arc<Region>> {
-    let region = Region::create(PAGE + shapes.len() * FIRST_RING)?;
-    let words = Lot::new(&region, 0, PAGE)?;
+    let region = Region::create(shapes.len() * (PAGE + FIRST_RING))?;
+    let words = Lot::new(&region, 0, shapes.len() * PAGE)?;
     for (number, shape) in shapes.iter().enumerate() {
-        Lane::create(&words, number * HEAD_BYTES, *shape);
+        Lane::create(&words, number * PAGE, *shape);
     }
     Ok(region)
 }
@@ -54,9 +58,9 @@ pub fn create(shapes: &[Shape]) -> Result<Arc<Region>> {
 /// # Errors
 /// If there is none.
 pub fn open(region: &Arc<Region>, number: usize, lanes: usize) -> Result<Lane> {
-    let first = Lot::new(region, PAGE + number * FIRST_RING, FIRST_RING)?;
+    let first = Lot::new(region, lanes * PAGE + number * FIRST_RING, FIRST_RING)?;
     let rings = LaneRings { region: region.clone(), number, lanes, first, more: Mutex::default() };
-    Lane::open(Lot::new(region, 0, PAGE)?, number * HEAD_BYTES, rings)
+    Lane::open(Lot::new(region, 0, lanes * PAGE)?, number * PAGE, rings)
 }
 
 /// A part of mapped memory, as words.
@@ -127,11 +131,25 @@ pub struct LaneRings {
 }
 
 impl LaneRings {
+    pub(crate) fn region(&self) -> &Arc<Region> {
+        &self.region
+    }
+
+    /// Which of the region's lanes they are of.
+    pub(crate) fn number(&self) -> usize {
+        self.number
+    }
+
+    /// How many lanes the region has.
+    pub(crate) fn lanes(&self) -> usize {
+        self.lanes
+    }
+
     /// Where in the region a ring is, and how long.
     fn place(&self, number: u32) -> (usize, usize) {
         let shape = shape(0, 0);
         let bytes = shape.bytes(number);
-        (PAGE + self.lanes * shape.bytes_before(number) + self.number * bytes, bytes)
+        (self.lanes * (PAGE + shape.bytes_before(number)) + self.number * bytes, bytes)
     }
 
     fn map(&self, number: u32) -> Result<Lot> {
@@ -140,13 +158,7 @@ impl LaneRings {
         let (from, length) = self.place(number);
         let from = start + from as u64;
         let end = from + length as u64;
-        if segment.length()? < end
-            && let Err(refused) = segment.grow(end)
-            && segment.length()? < end
-        {
-            // and nobody else has made it longer meanwhile
-            return Err(refused);
-        }
+        shelf::reach(segment, end)?;
         Ok(Lot { words: Mapped::new(segment.map(from, length)?), from: 0, length })
     }
 }

@@ -35,6 +35,7 @@ pub mod pool;
 pub mod queue;
 pub mod region;
 pub mod segment;
+pub mod shelf;
 pub mod spin;
 pub mod starter;
 pub mod store;

@@ -27,11 +27,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use oxgang_os::event::{self, Look};
+use oxgang_shm::queue::Shown;
 use oxgang_shm::sync::{Kernel, Rest, Who};
 
 use crate::lane::{self, Bell, Got, Lane, Patience, Sent};
 use crate::region::{self, Region};
 use crate::segment::Mapped;
+use crate::shelf::{self, Came, Idle, Letter};
 use crate::spin::{Spinner, budget_of_process};
 use crate::sync::{Wait, me};
 
@@ -196,19 +198,23 @@ impl End {
         self.writer.is_some()
     }
 
-    /// Sends the parts as one message, waiting for room as long as `kernel` waits.
+    /// Sends one message, waiting for room as long as `kernel` waits.
     ///
     /// # Errors
     /// If there is no memory for it, or the pipe is corrupt.
-    pub fn send(&self, kernel: &Wait<'_>, parts: &[&[u8]]) -> Result<Heard> {
+    pub fn send(&self, kernel: &Wait<'_>, letter: Letter<'_>) -> Result<Heard> {
         let Some(way) = &self.writer else { return Ok(Heard::NotThisWay) };
         if way.is_deserted()? {
             return Ok(Heard::Gone);
         }
         let kernel = Attended { wait: kernel, way, gone: false.into() };
+        // before there is room: while the other end receives what came before
+        let packed = shelf::pack(&way.lane, letter.apart);
         let (me, bell) = (me(), Bell::Writer(way.fd.as_fd()));
         way.lane.herald(me, &kernel, &bell);
-        let sent = way.lane.send_in_time(me, &kernel, parts)?;
+        let sent = shelf::loaded(packed.as_ref(), letter, |load| {
+            way.lane.send_in_time(me, &kernel, load)
+        })?;
         let seen = way.lane.announce(me, &kernel, &bell);
         Ok(match sent {
             Sent::Yes if seen => Heard::Message,
@@ -218,7 +224,7 @@ impl End {
         })
     }
 
-    /// Sends if that needs no waiting at all, else `Nothing`.
+    /// Sends the parts as one message if that needs no waiting at all, else `Nothing`.
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -231,7 +237,7 @@ impl End {
         let (me, bell) = (me(), Bell::Writer(way.fd.as_fd()));
         let kernel = Wait::steadfast(way.lane.words().mapped());
         way.lane.herald(me, &kernel, &bell);
-        let sent = way.lane.send(me, &kernel, Patience::None, true, parts)?;
+        let sent = way.lane.send(me, &kernel, Patience::None, true, parts.into())?;
         let seen = way.lane.announce(me, &kernel, &bell);
         Ok(match sent {
             Sent::Yes if seen => Heard::Message,
@@ -240,15 +246,21 @@ impl End {
         })
     }
 
-    /// Receives a message into `into`, waiting for one as long as `kernel` waits.
+    /// Receives a message by `take`, as [`Core::receive`](lane::Core::receive), waiting for one as
+    /// long as `kernel` waits.
     ///
     /// # Errors
-    /// If there is no memory for it, or the pipe is corrupt.
-    pub fn receive(&self, kernel: &Wait<'_>, into: &mut Vec<u8>) -> Result<Heard> {
+    /// If there is no memory for it, the pipe is corrupt, or `take` fails.
+    pub fn receive(
+        &self,
+        kernel: &Wait<'_>,
+        mut take: impl FnMut(Came<'_>) -> Result<()>,
+    ) -> Result<Heard> {
         let Some(way) = &self.reader else { return Ok(Heard::NotThisWay) };
         let me = me();
+        let mut take = |shown: Shown<'_>| take(shelf::unpack(&way.lane, shown)?);
         loop {
-            match way.lane.receive(me, kernel, Patience::Some, usize::MAX, into)? {
+            match way.lane.receive(me, kernel, Patience::Some, usize::MAX, &mut take)? {
                 Got::Message => {
                     way.lane.denounce(me, kernel, &Bell::Reader(way.fd.as_fd()), false);
                     return Ok(Heard::Message);
@@ -264,7 +276,7 @@ impl End {
     }
 
     /// Receives if that needs no waiting at all, and the message is not longer than `longest`;
-    /// else `Nothing`. By `take`, as [`Core::receive_by`](lane::Core::receive_by).
+    /// else `Nothing`. By `take`, as [`Core::receive`](lane::Core::receive).
     ///
     /// # Errors
     /// As [`receive`](Self::receive), or if `take` fails.
@@ -272,11 +284,12 @@ impl End {
     pub fn receive_now(
         &self,
         longest: usize,
-        take: impl FnOnce(usize, &dyn Fn(usize, &mut [u8])) -> Result<()>,
+        take: impl FnOnce(Came<'_>) -> Result<()>,
     ) -> Result<Heard> {
         let Some(way) = &self.reader else { return Ok(Heard::NotThisWay) };
         let (me, kernel) = (me(), Wait::steadfast(way.lane.words().mapped()));
-        match way.lane.receive_by(me, &kernel, Patience::None, longest, take)? {
+        let take = |shown: Shown<'_>| take(shelf::unpack(&way.lane, shown)?);
+        match way.lane.receive(me, &kernel, Patience::None, longest, take)? {
             Got::Message => {
                 way.lane.denounce(me, &kernel, &Bell::Reader(way.fd.as_fd()), false);
                 Ok(Heard::Message)
@@ -297,6 +310,7 @@ impl End {
             return Ok(Heard::Message);
         }
         let (me, bell) = (me(), Bell::Reader(fd.as_fd()));
+        let idle = Idle::new(kernel, lane);
         loop {
             lane.start_resting();
             let looked = if lane.has_more() { Ok(None) } else { kernel.look(fd.as_fd()).map(Some) };
@@ -308,6 +322,9 @@ impl End {
             };
             if readable || rest == Rest::Slice {
                 lane.wake_up(me, kernel, &bell);
+            }
+            if rest == Rest::Slice {
+                idle.slice();
             }
             // after the look: whoever is gone has sent before
             if lane.has_more() {
@@ -358,6 +375,10 @@ impl End {
 mod tests {
     use super::*;
 
+    fn letter<'a>(parts: &'a [&'a [u8]]) -> Letter<'a> {
+        parts.into()
+    }
+
     fn wait(end: &End) -> Wait<'_> {
         Wait::steadfast(end.words().unwrap())
     }
@@ -367,26 +388,32 @@ mod tests {
         let (one, other) = End::pair(true).unwrap();
         let mut into = Vec::new();
         for round in 0..100_u8 {
-            assert_eq!(one.send(&wait(&one), &[b"to", &[round]]).unwrap(), Heard::Message);
-            assert_eq!(other.receive(&wait(&other), &mut into).unwrap(), Heard::Message);
+            assert_eq!(one.send(&wait(&one), letter(&[b"to", &[round]])).unwrap(), Heard::Message);
+            assert_eq!(
+                other.receive(&wait(&other), |came| came.copy(&mut into)).unwrap(),
+                Heard::Message
+            );
             assert_eq!(into, [b't', b'o', round]);
-            assert_eq!(other.send(&wait(&other), &[b"fro"]).unwrap(), Heard::Message);
-            assert_eq!(one.receive(&wait(&one), &mut into).unwrap(), Heard::Message);
+            assert_eq!(other.send(&wait(&other), letter(&[b"fro"])).unwrap(), Heard::Message);
+            assert_eq!(
+                one.receive(&wait(&one), |came| came.copy(&mut into)).unwrap(),
+                Heard::Message
+            );
         }
         assert_eq!(one.look().unwrap(), Heard::Nothing);
-        other.send(&wait(&other), &[b"last"]).unwrap();
+        other.send(&wait(&other), letter(&[b"last"])).unwrap();
         drop(other);
         assert_eq!(one.look().unwrap(), Heard::Message);
-        assert_eq!(one.receive(&wait(&one), &mut into).unwrap(), Heard::Message);
+        assert_eq!(one.receive(&wait(&one), |came| came.copy(&mut into)).unwrap(), Heard::Message);
         assert_eq!(one.look().unwrap(), Heard::Gone);
-        assert_eq!(one.receive(&wait(&one), &mut into).unwrap(), Heard::Gone);
-        assert_eq!(one.send(&wait(&one), &[b"x"]).unwrap(), Heard::Gone);
+        assert_eq!(one.receive(&wait(&one), |came| came.copy(&mut into)).unwrap(), Heard::Gone);
+        assert_eq!(one.send(&wait(&one), letter(&[b"x"])).unwrap(), Heard::Gone);
     }
 
     #[test]
     fn the_descriptor_is_readable_when_there_is_something() {
         let (reader, writer) = End::pair(false).unwrap();
-        assert_eq!(reader.send(&wait(&reader), &[b"x"]).unwrap(), Heard::NotThisWay);
+        assert_eq!(reader.send(&wait(&reader), letter(&[b"x"])).unwrap(), Heard::NotThisWay);
         let send = || assert_eq!(writer.send_now(&[b"x"]).unwrap(), Heard::Message);
         send();
         let fd = reader.watch_fd().unwrap();
@@ -397,9 +424,9 @@ mod tests {
         assert!(readable(), "it was there before anybody asked");
         send();
         let mut into = Vec::new();
-        reader.receive(&wait(&reader), &mut into).unwrap();
+        reader.receive(&wait(&reader), |came| came.copy(&mut into)).unwrap();
         assert!(readable(), "another one");
-        reader.receive(&wait(&reader), &mut into).unwrap();
+        reader.receive(&wait(&reader), |came| came.copy(&mut into)).unwrap();
         assert!(!readable());
         send();
         assert!(readable());
@@ -415,10 +442,13 @@ mod tests {
         }
         assert!(sent >= LIMIT / message.len() / 2, "{sent}");
         std::thread::scope(|scope| {
-            let blocked = scope.spawn(|| writer.send(&wait(&writer), &[&message]).unwrap());
+            let blocked = scope.spawn(|| writer.send(&wait(&writer), letter(&[&message])).unwrap());
             let mut into = Vec::new();
             for _ in 0..=sent {
-                assert_eq!(reader.receive(&wait(&reader), &mut into).unwrap(), Heard::Message);
+                assert_eq!(
+                    reader.receive(&wait(&reader), |came| came.copy(&mut into)).unwrap(),
+                    Heard::Message
+                );
                 assert_eq!(into, message);
             }
             assert_eq!(blocked.join().unwrap(), Heard::Message);
@@ -427,7 +457,7 @@ mod tests {
         assert_eq!(writer.send_now(&[&long]).unwrap(), Heard::Message, "it is empty");
         assert_eq!(writer.send_now(&[&long]).unwrap(), Heard::Nothing, "it is not");
         std::thread::scope(|scope| {
-            let blocked = scope.spawn(|| writer.send(&wait(&writer), &[&long]).unwrap());
+            let blocked = scope.spawn(|| writer.send(&wait(&writer), letter(&[&long])).unwrap());
             drop(reader);
             assert_eq!(blocked.join().unwrap(), Heard::Gone);
         });

@@ -20,10 +20,12 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use oxgang_os::event;
+use oxgang_shm::queue::{Load, Shown};
 
 use crate::lane::{self, Bell, Got, Lane, Patience, Sent};
 use crate::region::{self, Key, Region};
 use crate::segment::Mapped;
+use crate::shelf::{self, Came, Idle, Letter};
 use crate::spin::{Spinner, budget_of_process};
 use crate::sync::{Wait, me};
 
@@ -161,32 +163,44 @@ impl Queue {
         Bell::Both(self.doorbell.as_fd())
     }
 
-    /// Sends the parts as one message. `wait`: for room, as long as `kernel` waits.
+    /// Sends one message. `wait`: for room, as long as `kernel` waits.
     ///
     /// # Errors
     /// If there is no memory for it, or the queue is corrupt.
-    pub fn send(&self, kernel: &Wait<'_>, wait: bool, parts: &[&[u8]]) -> Result<Sent> {
+    pub fn send(&self, kernel: &Wait<'_>, wait: bool, letter: Letter<'_>) -> Result<Sent> {
+        if !shelf::worth(&self.lane, letter.apart) {
+            return shelf::loaded(None, letter, |load| self.send_load(kernel, wait, load));
+        }
+        if !wait && !self.lane.may_send(shelf::size(letter)) {
+            return Ok(Sent::Full);
+        }
+        // before there is room: while others receive what came before
+        let packed = shelf::pack(&self.lane, letter.apart);
+        shelf::loaded(packed.as_ref(), letter, |load| self.send_load(kernel, wait, load))
+    }
+
+    fn send_load(&self, kernel: &Wait<'_>, wait: bool, load: Load<'_>) -> Result<Sent> {
         let (me, bell) = (me(), self.bell());
         self.lane.herald(me, kernel, &bell);
-        let mut sent = self.lane.send(me, kernel, Patience::Some, false, parts)?;
-        let length = parts.iter().map(|part| part.len()).sum();
+        let mut sent = self.lane.send(me, kernel, Patience::Some, false, load)?;
+        let size = load.size();
         if sent == Sent::Tight {
-            let room = || self.lane.may_send_here(length);
+            let room = || self.lane.may_send_here(size);
             if wait && !lane::spin(&self.lane, &self.spinner, kernel, room) {
                 let moment = Wait::new(self.words(), Some(Instant::now() + MOMENT), &|_| false);
-                self.lane.wait_for_room_here(length, &moment);
+                self.lane.wait_for_room_here(size, &moment);
             }
-            sent = self.lane.send(me, kernel, Patience::Some, true, parts)?;
+            sent = self.lane.send(me, kernel, Patience::Some, true, load)?;
         }
         if sent == Sent::Full && wait {
-            lane::spin(&self.lane, &self.spinner, kernel, || self.lane.may_send(length));
-            sent = self.lane.send_in_time(me, kernel, parts)?;
+            lane::spin(&self.lane, &self.spinner, kernel, || self.lane.may_send(size));
+            sent = self.lane.send_in_time(me, kernel, load)?;
         }
         self.lane.announce(me, kernel, &bell);
         Ok(sent)
     }
 
-    /// Sends if that needs no waiting at all: [`Sent::Busy`], [`Sent::Full`] or [`Sent::Tight`] if it
+    /// Sends the parts as one message if that needs no waiting at all: [`Sent::Busy`], [`Sent::Full`] or [`Sent::Tight`] if it
     /// does.
     ///
     /// # Errors
@@ -195,28 +209,35 @@ impl Queue {
     pub fn send_now(&self, parts: &[&[u8]]) -> Result<Sent> {
         let (me, bell, kernel) = (me(), self.bell(), Wait::steadfast(self.words()));
         self.lane.herald(me, &kernel, &bell);
-        let sent = self.lane.send(me, &kernel, Patience::None, false, parts);
+        let sent = self.lane.send(me, &kernel, Patience::None, false, parts.into());
         self.lane.announce(me, &kernel, &bell);
         sent
     }
 
-    /// Receives a message into `into`. `wait`: for one, as long as `kernel` waits.
+    /// Receives a message by `take`, as [`Core::receive`](lane::Core::receive). `wait`: for one,
+    /// as long as `kernel` waits.
     ///
     /// # Errors
-    /// If there is no memory for it, or the queue is corrupt.
-    pub fn receive(&self, kernel: &Wait<'_>, wait: bool, into: &mut Vec<u8>) -> Result<Got> {
+    /// If there is no memory for it, the queue is corrupt, or `take` fails.
+    pub fn receive(
+        &self,
+        kernel: &Wait<'_>,
+        wait: bool,
+        mut take: impl FnMut(Came<'_>) -> Result<()>,
+    ) -> Result<Got> {
         let (me, bell) = (me(), self.bell());
-        let mut got = self.lane.receive(me, kernel, Patience::Some, usize::MAX, into)?;
+        let mut take = |shown: Shown<'_>| take(shelf::unpack(&self.lane, shown)?);
+        let mut got = self.lane.receive(me, kernel, Patience::Some, usize::MAX, &mut take)?;
         if got == Got::Nothing && wait {
             lane::spin(&self.lane, &self.spinner, kernel, || self.lane.has_more());
-            got = self.lane.receive_in_time(me, kernel, into)?;
+            got = self.lane.receive_in_time(me, &Idle::new(kernel, &self.lane), take)?;
         }
         self.lane.denounce(me, kernel, &bell, false);
         Ok(got)
     }
 
     /// Receives if that needs no waiting at all, and the message is not longer than `longest`; by
-    /// `take`, as [`Core::receive_by`](lane::Core::receive_by).
+    /// `take`, as [`Core::receive`](lane::Core::receive).
     ///
     /// # Errors
     /// As [`receive`](Self::receive), or if `take` fails.
@@ -224,10 +245,11 @@ impl Queue {
     pub fn receive_now(
         &self,
         longest: usize,
-        take: impl FnOnce(usize, &dyn Fn(usize, &mut [u8])) -> Result<()>,
+        take: impl FnOnce(Came<'_>) -> Result<()>,
     ) -> Result<Got> {
         let (me, bell, kernel) = (me(), self.bell(), Wait::steadfast(self.words()));
-        let got = self.lane.receive_by(me, &kernel, Patience::None, longest, take);
+        let take = |shown: Shown<'_>| take(shelf::unpack(&self.lane, shown)?);
+        let got = self.lane.receive(me, &kernel, Patience::None, longest, take);
         self.lane.denounce(me, &kernel, &bell, false);
         got
     }
@@ -237,7 +259,7 @@ impl Queue {
         let more = || self.lane.has_more();
         more()
             || lane::spin(&self.lane, &self.spinner, kernel, more)
-            || self.lane.wait_for_more(kernel)
+            || self.lane.wait_for_more(&Idle::new(kernel, &self.lane))
     }
 
     /// Nothing more is sent. `at_once`: nor received.
@@ -278,7 +300,9 @@ mod tests {
                     for number in 0..each {
                         let message = (sender << 32 | number).to_le_bytes();
                         let padding = vec![0; (number % 100) as usize];
-                        let sent = queue.send(&wait(queue), true, &[&message, &padding]).unwrap();
+                        let sent = queue
+                            .send(&wait(queue), true, (&[&message[..], &padding][..]).into())
+                            .unwrap();
                         assert_eq!(sent, Sent::Yes);
                     }
                 });
@@ -288,7 +312,9 @@ mod tests {
                     scope.spawn(|| {
                         let (mut into, mut seen) = (Vec::new(), Vec::new());
                         for _ in 0..senders * each / 2 {
-                            let got = queue.receive(&wait(&queue), true, &mut into).unwrap();
+                            let got = queue
+                                .receive(&wait(&queue), true, |came| came.copy(&mut into))
+                                .unwrap();
                             assert_eq!(got, Got::Message);
                             let number = u64::from_le_bytes(*into.first_chunk().unwrap());
                             assert_eq!(into.len() as u64, 8 + (number & 0xffff_ffff) % 100);
@@ -321,7 +347,10 @@ mod tests {
         let queue = Queue::create(0).unwrap();
         let long = vec![5_u8; 20 << 20];
         for _ in 0..4 {
-            assert_eq!(queue.send(&wait(&queue), true, &[&long]).unwrap(), Sent::Yes);
+            assert_eq!(
+                queue.send(&wait(&queue), true, (&[&long[..]][..]).into()).unwrap(),
+                Sent::Yes
+            );
         }
         let blocks = || {
             let (segment, _) = queue.region.segment().unwrap();
@@ -329,9 +358,12 @@ mod tests {
         };
         assert!(blocks() > 80 << 20);
         let mut into = Vec::new();
-        assert_eq!(queue.receive_now(1000, |_, _| Ok(())).unwrap(), Got::Long, "it stays");
+        assert_eq!(queue.receive_now(1000, |_| Ok(())).unwrap(), Got::Long, "it stays");
         for _ in 0..4 {
-            assert_eq!(queue.receive(&wait(&queue), true, &mut into).unwrap(), Got::Message);
+            assert_eq!(
+                queue.receive(&wait(&queue), true, |came| came.copy(&mut into)).unwrap(),
+                Got::Message
+            );
             assert!(into == long);
         }
         assert!(blocks() < 24 << 20, "{}", blocks());
@@ -366,14 +398,17 @@ mod tests {
         let limit = Duration::from_millis(30);
         let (began, mut into) = (Instant::now(), Vec::new());
         let timed = Wait::new(queue.words(), Some(began + limit), &|_| false);
-        assert_eq!(queue.send(&timed, true, &[b"y"]).unwrap(), Sent::Full);
+        assert_eq!(queue.send(&timed, true, (&[&b"y"[..]][..]).into()).unwrap(), Sent::Full);
         assert!(began.elapsed() >= limit);
-        assert_eq!(queue.receive_now(9, |_, _| Ok(())).unwrap(), Got::Message);
+        assert_eq!(queue.receive_now(9, |_| Ok(())).unwrap(), Got::Message);
         assert_eq!(event::look(fd, now).unwrap(), event::Look::Nothing);
         let timed = Wait::new(queue.words(), Some(Instant::now() + limit), &|_| false);
-        assert_eq!(queue.receive(&timed, true, &mut into).unwrap(), Got::Nothing);
+        assert_eq!(queue.receive(&timed, true, |came| came.copy(&mut into)).unwrap(), Got::Nothing);
         queue.shut(false);
         assert_ne!(event::look(fd, now).unwrap(), event::Look::Nothing);
-        assert_eq!(queue.receive(&wait(&queue), true, &mut into).unwrap(), Got::Shut);
+        assert_eq!(
+            queue.receive(&wait(&queue), true, |came| came.copy(&mut into)).unwrap(),
+            Got::Shut
+        );
     }
 }

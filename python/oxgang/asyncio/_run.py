@@ -42,11 +42,15 @@ def loop_factory(loop="auto"):
 
 
 class Runner(asyncio.Runner):
-    """As `asyncio.Runner`; the loop is chosen as `run` does it if there is no `loop_factory`."""
+    """As `asyncio.Runner`, and with a `loop` as `run` has it. If neither that nor a `loop_factory`
+    is given, the loop is the standard one's choice, and not the fastest: test cases are made of
+    runners, and may expect what only asyncio's own loop has.
+    """
 
-    def __init__(self, *, debug=None, loop_factory=None, loop="auto"):
-        factory = loop_factory or _chosen(loop, debug)
-        super().__init__(debug=debug, loop_factory=factory)
+    def __init__(self, *, debug=None, loop_factory=None, loop=None):
+        if loop_factory is None and loop is not None:
+            loop_factory = _chosen(loop, debug)
+        super().__init__(debug=debug, loop_factory=loop_factory)
 
 
 def _chosen(loop, debug):

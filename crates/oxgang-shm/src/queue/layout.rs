@@ -2,13 +2,14 @@
 //!
 //! | offset | holds |
 //! |---|---|
-//! | 0 | most messages (0: any number), limit in bytes (0: none), bytes of the first ring, rings |
+//! | 0 | most messages (0: any number), limit in bytes (0: none), bytes of the first ring, rings, slots |
 //! | 128 | senders: lock, turn, two records |
 //! | 256 | receivers: the same |
 //! | 384 | bells of those who wait for a message, for room, for the end; each with its sleepers |
 //! | 512 | done, shut, slack |
 //! | 640 | token: lock, state, watchers; when whoever spins will have stopped; who rests, rung |
 //! | 768 | for each ring, one more than the number of the move that entered it |
+//! | 896 | the shelf, if there is one: see [`shelf`](super::shelf) |
 //!
 //! A record is three words: ring (8 bits) and bytes that went through it since it was entered, number
 //! of moves, number of messages. Readers of the other side's record read the turn, the record, and the
@@ -17,6 +18,7 @@
 use std::io::{Error, Result};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
+use super::shelf::{MOST_SLOTS, head_bytes};
 use super::{Queue, Rings};
 use crate::{Corrupt, Words};
 
@@ -24,6 +26,7 @@ const MOST: usize = 0;
 const LIMIT: usize = 8;
 const FIRST: usize = 16;
 const COUNT_OF_RINGS: usize = 24;
+const SLOTS: usize = 32;
 
 pub(super) const TAIL: usize = 128;
 pub(super) const HEAD: usize = 256;
@@ -49,7 +52,7 @@ pub(super) const RUNG: usize = 696;
 const ENTERED: usize = 768;
 const MOST_RINGS: u32 = 16;
 
-/// Bytes of a queue's head.
+/// Bytes of a queue's head without slots.
 pub const HEAD_BYTES: usize = ENTERED + MOST_RINGS as usize * 8;
 
 /// Rings from this number on are not kept warm: their memory goes back when they are empty.
@@ -64,6 +67,9 @@ pub(super) const KIND_BITS: u32 = 8;
 pub(super) const MESSAGE: u64 = 1;
 pub(super) const PAD: u64 = 2;
 pub(super) const MOVED: u64 = 3;
+/// A message with a parcel, which its first word names.
+pub(super) const WITH_PARCEL: u64 = 4;
+pub(super) const NAME: usize = 8;
 
 pub(super) fn frame(kind: u64, number: usize) -> u64 {
     kind | (number as u64) << KIND_BITS
@@ -84,6 +90,8 @@ pub struct Shape {
     pub first: usize,
     /// How many rings, 16 at most.
     pub rings: u32,
+    /// How many slots for long bytes.
+    pub slots: u32,
 }
 
 impl Shape {
@@ -103,20 +111,24 @@ impl Shape {
         words.store(at + MOST, self.most, Relaxed);
         words.store(at + LIMIT, self.limit as u64, Relaxed);
         words.store(at + COUNT_OF_RINGS, self.rings.into(), Relaxed);
+        words.store(at + SLOTS, self.slots.into(), Relaxed);
         words.store(at + ENTERED, 1, Relaxed);
         words.store(at + FIRST, self.first as u64, Release);
     }
 
     pub(super) fn read<W: Words>(words: &W, at: usize) -> Result<Self> {
         let number = |word: usize| words.load(at + word, Acquire);
-        let (first, rings) = (number(FIRST), number(COUNT_OF_RINGS));
+        let (first, rings, slots) = (number(FIRST), number(COUNT_OF_RINGS), number(SLOTS));
         let whole = first.is_power_of_two()
             && (64..=1 << 24).contains(&first)
-            && (1..=u64::from(MOST_RINGS)).contains(&rings);
+            && (1..=u64::from(MOST_RINGS)).contains(&rings)
+            && slots <= u64::from(MOST_SLOTS)
+            && at + head_bytes(slots as u32) <= words.len();
         let limit = usize::try_from(number(LIMIT));
         match limit {
             Ok(limit) if whole => {
-                Ok(Self { most: number(MOST), limit, first: first as usize, rings: rings as u32 })
+                let (first, rings, slots) = (first as usize, rings as u32, slots as u32);
+                Ok(Self { most: number(MOST), limit, first, rings, slots })
             }
             _ => Err(Error::other(Corrupt("no queue, or one of another version of oxgang"))),
         }

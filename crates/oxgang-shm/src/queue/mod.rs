@@ -9,6 +9,7 @@
 //! | [`layout`] | where the words are; a side's *record* and how it is committed |
 //! | this one | sending and receiving, waiting for either, growing and shrinking |
 //! | [`count`] | how many there are, which are done, and that no more shall come |
+//! | [`shelf`] | long bytes apart from the rings, which a receiver looks at where they are |
 //! | [`token`] | a descriptor that is readable while there is something to receive |
 //!
 //! # Records
@@ -46,7 +47,7 @@
 //!
 //! One word (kind, and length above 8 bits), then the bytes, to a multiple of 8. A frame
 //! never wraps: what is left at the end of a ring is skipped by a pad. A word of each ring
-//! stays free for the marker.
+//! stays free for the marker. The frame of a message with a parcel has a word more, which names it.
 //!
 //! # Waiting
 //!
@@ -59,6 +60,8 @@
 
 pub mod count;
 pub mod layout;
+mod load;
+pub mod shelf;
 pub mod token;
 
 #[cfg(test)]
@@ -71,10 +74,12 @@ use crate::sync::lock::Lock;
 use crate::sync::{Kernel, Rest, Taken, Who, low};
 use crate::{Corrupt, Words};
 use layout::{
-    DEAR, FRAME, GET_BELL, HEAD, KIND_BITS, MESSAGE, MOVED, PAD, PUT_BELL, Record, SLACK, TAIL,
-    frame, frame_size,
+    DEAR, FRAME, GET_BELL, HEAD, KIND_BITS, MESSAGE, MOVED, NAME, PAD, PUT_BELL, Record, SLACK,
+    TAIL, WITH_PARCEL, frame, frame_size,
 };
 pub use layout::{HEAD_BYTES, LONG, Shape};
+pub use load::{Load, Shown, Size};
+use shelf::Parcel;
 
 /// The rings of a queue.
 pub trait Rings {
@@ -141,6 +146,19 @@ pub enum Patience {
     Some,
 }
 
+/// A message's frame.
+struct Frame<M> {
+    ring: M,
+    place: usize,
+    /// Of the message, with the word that names its parcel.
+    length: usize,
+    parcel: Option<Parcel>,
+}
+
+fn nonsense() -> Error {
+    Error::other(Corrupt("a frame that no sender writes"))
+}
+
 impl<W: Words + Clone, R: Rings> Queue<W, R> {
     /// The queue whose head is at `at` in `words`.
     ///
@@ -199,7 +217,7 @@ impl<W: Words + Clone, R: Rings> Queue<W, R> {
 
     // -- sending ---------------------------------------------------------------------------
 
-    /// Sends the parts as one message if there is room. Not `grow`: not by entering a longer ring
+    /// Sends one message if there is room. Not `grow`: not by entering a longer ring
     /// because of a backlog, which is the dearest way to send.
     ///
     /// # Errors
@@ -210,12 +228,12 @@ impl<W: Words + Clone, R: Rings> Queue<W, R> {
         kernel: &impl Kernel,
         patience: Patience,
         grow: bool,
-        parts: &[&[u8]],
+        load: Load<'_>,
     ) -> Result<Sent> {
         if !self.enter(&self.tail, me, kernel, patience) {
             return Ok(Sent::Busy);
         }
-        let sent = self.send_locked(parts, grow);
+        let sent = self.send_locked(load, grow);
         self.leave(&self.tail, kernel);
         if let Ok(Sent::Yes) = sent {
             self.call(GET_BELL, kernel, false);
@@ -227,20 +245,19 @@ impl<W: Words + Clone, R: Rings> Queue<W, R> {
     ///
     /// # Errors
     /// As [`send`](Self::send).
-    pub fn send_in_time(&self, me: Who, kernel: &impl Kernel, parts: &[&[u8]]) -> Result<Sent> {
+    pub fn send_in_time(&self, me: Who, kernel: &impl Kernel, load: Load<'_>) -> Result<Sent> {
         loop {
-            match self.send(me, kernel, Patience::Some, true, parts)? {
+            match self.send(me, kernel, Patience::Some, true, load)? {
                 Sent::Full => {}
                 other => return Ok(other),
             }
-            let length = parts.iter().map(|part| part.len()).sum();
-            if self.rest(PUT_BELL, kernel, || self.may_send(length)) == Rest::Stop {
+            if self.rest(PUT_BELL, kernel, || self.may_send(load.size())) == Rest::Stop {
                 return Ok(Sent::Full);
             }
         }
     }
 
-    fn send_locked(&self, parts: &[&[u8]], grow: bool) -> Result<Sent> {
+    fn send_locked(&self, load: Load<'_>, grow: bool) -> Result<Sent> {
         if self.is_shut() {
             return Ok(Sent::Shut);
         }
@@ -249,14 +266,14 @@ impl<W: Words + Clone, R: Rings> Queue<W, R> {
         if self.shape.most != 0 && waiting >= self.shape.most {
             return Ok(Sent::Full);
         }
-        let length: usize = parts.iter().map(|part| part.len()).sum();
+        let Size { in_ring: length, on_shelf } = load.size();
         let size = frame_size(length);
         let ring = self.rings.ring(tail.ring)?;
         let capacity = self.shape.bytes(tail.ring);
         let (place, to_end) = (tail.place(capacity), capacity - tail.place(capacity));
         let pad = if size > to_end { to_end } else { 0 };
         let used = self.used(&tail, &head, capacity)?;
-        if waiting > 0 && self.is_over(used + size, capacity) {
+        if waiting > 0 && self.is_over(used + size, capacity, on_shelf, &head) {
             return Ok(Sent::Full);
         }
         let fits = pad + size + FRAME <= capacity - used;
@@ -275,9 +292,18 @@ impl<W: Words + Clone, R: Rings> Queue<W, R> {
             ring.store(place, frame(MOVED, number as usize), Relaxed);
             (tail.moved(number).further(size as u64), entered, 0)
         };
-        ring.store(place, frame(MESSAGE, length), Relaxed);
         let mut to = place + FRAME;
-        for part in parts {
+        let kind = match load.parcel {
+            Some(parcel) => {
+                ring.store(to, parcel.to_word(), Relaxed);
+                to += NAME;
+                self.name(parcel, &tail);
+                WITH_PARCEL
+            }
+            None => MESSAGE,
+        };
+        ring.store(place, frame(kind, length), Relaxed);
+        for part in load.parts {
             ring.write(to, part);
             to += part.len();
         }
@@ -314,11 +340,17 @@ impl<W: Words + Clone, R: Rings> Queue<W, R> {
         }
     }
 
-    /// Whether so many bytes are more than a lane may have in a ring of this capacity. One message
-    /// alone may be longer than the limit, and the ring that it took longer still.
-    fn is_over(&self, bytes: usize, capacity: usize) -> bool {
+    /// Whether so many bytes are more than a lane may have in a ring of this capacity, with so many
+    /// of a parcel. One message alone may be longer than the limit, and the ring that it took longer
+    /// still.
+    fn is_over(&self, bytes: usize, capacity: usize, parcel: u64, head: &Record) -> bool {
         let limit = self.shape.limit;
-        limit != 0 && capacity > limit && bytes > limit
+        if limit == 0 {
+            return false;
+        }
+        let on_shelf = self.on_the_shelf(head).saturating_add(parcel);
+        capacity > limit && bytes > limit
+            || on_shelf > 0 && on_shelf.saturating_add(bytes as u64) > limit as u64
     }
 
     fn in_use(&self, number: u32, tail: &Record, head: &Record) -> bool {
@@ -327,19 +359,19 @@ impl<W: Words + Clone, R: Rings> Queue<W, R> {
         entered > head.moves && entered <= tail.moves.wrapping_add(1)
     }
 
-    /// Whether a message of so many bytes could be sent, by a look without a lock.
+    /// Whether a message of this size could be sent, by a look without a lock.
     #[must_use]
-    pub fn may_send(&self, length: usize) -> bool {
-        self.may(length, true)
+    pub fn may_send(&self, size: Size) -> bool {
+        self.may(size, true)
     }
 
     /// The same without entering a longer ring for it.
     #[must_use]
-    pub fn may_send_here(&self, length: usize) -> bool {
-        self.may(length, false)
+    pub fn may_send_here(&self, size: Size) -> bool {
+        self.may(size, false)
     }
 
-    fn may(&self, length: usize, grow: bool) -> bool {
+    fn may(&self, Size { in_ring: length, on_shelf }: Size, grow: bool) -> bool {
         let (Ok(head), Ok(tail)) = (self.look(HEAD), self.look(TAIL)) else { return true };
         if self.is_shut() {
             return true;
@@ -352,7 +384,9 @@ impl<W: Words + Clone, R: Rings> Queue<W, R> {
         let to_end = capacity - tail.place(capacity);
         let needed = size + FRAME + if size > to_end { to_end } else { 0 };
         match self.used(&tail, &head, capacity) {
-            Ok(used) if waiting > 0 && self.is_over(used + size, capacity) => false,
+            Ok(used) if waiting > 0 && self.is_over(used + size, capacity, on_shelf, &head) => {
+                false
+            }
             Ok(used) if needed > capacity - used => {
                 grow && self.free_ring(&tail, &head, size).is_some()
             }
@@ -362,44 +396,20 @@ impl<W: Words + Clone, R: Rings> Queue<W, R> {
 
     // -- receiving -------------------------------------------------------------------------
 
-    /// Receives the next message into `into`, in place of what is there, if there is one of at most
-    /// `longest` bytes.
+    /// Receives the next message by `take`, if there is one of at most `longest` bytes. `take` is
+    /// called with the receivers' lock held, so it must be quick and must not come back here. If
+    /// it fails, the message stays. What a parcel holds is to be held, or copied, by `take`: it is
+    /// somebody else's afterwards.
     ///
     /// # Errors
-    /// If there is no memory, or the queue is corrupt.
+    /// If the queue is corrupt, or `take` fails.
     pub fn receive(
         &self,
         me: Who,
         kernel: &impl Kernel,
         patience: Patience,
         longest: usize,
-        into: &mut Vec<u8>,
-    ) -> Result<Got> {
-        self.receive_by(me, kernel, patience, longest, |length, read| {
-            if into.capacity() < length {
-                // nothing of what is there is worth a copy
-                into.clear();
-                into.try_reserve(length).map_err(Error::other)?;
-            }
-            into.resize(length, 0);
-            read(0, into);
-            Ok(())
-        })
-    }
-
-    /// Receives by `take`, which is told how long the message is, and what copies a part of it. It is
-    /// called with the receivers' lock held, so it must be quick and must not come back here. If
-    /// it fails, the message stays.
-    ///
-    /// # Errors
-    /// If the queue is corrupt, or `take` fails.
-    pub fn receive_by(
-        &self,
-        me: Who,
-        kernel: &impl Kernel,
-        patience: Patience,
-        longest: usize,
-        take: impl FnOnce(usize, &dyn Fn(usize, &mut [u8])) -> Result<()>,
+        take: impl FnOnce(Shown<'_>) -> Result<()>,
     ) -> Result<Got> {
         if !self.enter(&self.head, me, kernel, patience) {
             return Ok(Got::Busy);
@@ -421,10 +431,10 @@ impl<W: Words + Clone, R: Rings> Queue<W, R> {
         &self,
         me: Who,
         kernel: &impl Kernel,
-        into: &mut Vec<u8>,
+        mut take: impl FnMut(Shown<'_>) -> Result<()>,
     ) -> Result<Got> {
         loop {
-            match self.receive(me, kernel, Patience::Some, usize::MAX, into)? {
+            match self.receive(me, kernel, Patience::Some, usize::MAX, &mut take)? {
                 Got::Nothing => {}
                 other => return Ok(other),
             }
@@ -437,7 +447,7 @@ impl<W: Words + Clone, R: Rings> Queue<W, R> {
     fn receive_locked(
         &self,
         longest: usize,
-        take: impl FnOnce(usize, &dyn Fn(usize, &mut [u8])) -> Result<()>,
+        take: impl FnOnce(Shown<'_>) -> Result<()>,
         me: Who,
         kernel: &impl Kernel,
     ) -> Result<Got> {
@@ -453,14 +463,17 @@ impl<W: Words + Clone, R: Rings> Queue<W, R> {
             return Ok(if shut.is_some() { Got::Shut } else { Got::Nothing });
         }
         let from = head.ring;
-        let (ring, place, length) = self.next_frame(&mut head, &tail)?;
-        if length > longest {
+        let Frame { ring, place, length, parcel } = self.next_frame(&mut head, &tail)?;
+        let name = if parcel.is_some() { NAME } else { 0 };
+        let (start, rest) = (place + FRAME + name, length - name);
+        if rest > longest {
             return Ok(Got::Long);
         }
-        take(length, &|at, into| {
-            assert!(at <= length && into.len() <= length - at, "read beyond the message");
-            ring.read(place + FRAME + at, into);
-        })?;
+        let read = |at: usize, into: &mut [u8]| {
+            assert!(at <= rest && into.len() <= rest - at, "read beyond the message");
+            ring.read(start + at, into);
+        };
+        take(Shown { length: rest, read: &read, parcel })?;
         head = head.further(frame_size(length) as u64);
         head.count = head.count.wrapping_add(1);
         if from != head.ring && from >= LONG {
@@ -474,7 +487,7 @@ impl<W: Words + Clone, R: Rings> Queue<W, R> {
     }
 
     /// The next frame at or behind `head`, which is brought to it.
-    fn next_frame(&self, head: &mut Record, tail: &Record) -> Result<(R::Memory, usize, usize)> {
+    fn next_frame(&self, head: &mut Record, tail: &Record) -> Result<Frame<R::Memory>> {
         // a pad and a marker in each of them, at most
         for _ in 0..=2 * self.shape.rings {
             let ring = self.rings.ring(head.ring)?;
@@ -496,16 +509,25 @@ impl<W: Words + Clone, R: Rings> Queue<W, R> {
                 MOVED if head.moves < tail.moves && length < self.shape.rings as usize => {
                     *head = head.moved(length as u32);
                 }
-                MESSAGE
+                kind @ (MESSAGE | WITH_PARCEL)
                     if length <= capacity - FRAME
                         && frame_size(length) <= room.min(capacity - place) =>
                 {
-                    return Ok((ring, place, length));
+                    if kind == MESSAGE {
+                        return Ok(Frame { ring, place, length, parcel: None });
+                    }
+                    if length < NAME {
+                        break;
+                    }
+                    let name = ring.load(place + FRAME, Relaxed);
+                    let parcel = Parcel::from_word(name, self.shape.slots);
+                    let parcel = Some(parcel.ok_or_else(nonsense)?);
+                    return Ok(Frame { ring, place, length, parcel });
                 }
                 _ => break,
             }
         }
-        Err(Error::other(Corrupt("a frame that no sender writes")))
+        Err(nonsense())
     }
 
     /// Brings an empty queue back into its first ring, and gives memory back. Under the head's
@@ -598,12 +620,12 @@ impl<W: Words + Clone, R: Rings> Queue<W, R> {
         true
     }
 
-    /// Waits until a message of so many bytes could be sent without entering a longer ring; `false`:
+    /// Waits until a message of this size could be sent without entering a longer ring; `false`:
     /// the wait was stopped before.
-    pub fn wait_for_room_here(&self, length: usize, kernel: &impl Kernel) -> bool {
-        while !self.may_send_here(length) {
-            if self.rest(PUT_BELL, kernel, || self.may_send_here(length)) == Rest::Stop {
-                return self.may_send_here(length);
+    pub fn wait_for_room_here(&self, size: Size, kernel: &impl Kernel) -> bool {
+        while !self.may_send_here(size) {
+            if self.rest(PUT_BELL, kernel, || self.may_send_here(size)) == Rest::Stop {
+                return self.may_send_here(size);
             }
         }
         true

@@ -49,20 +49,25 @@ fn queue(shape: Shape) -> Queue<Arc<HeapWords>, HeapRings> {
 }
 
 fn shape(most: u64, limit: usize) -> Shape {
-    Shape { most, limit, first: 64, rings: 7 }
+    Shape { most, limit, first: 64, rings: 7, slots: 0 }
 }
 
 fn put(queue: &Queue<Arc<HeapWords>, HeapRings>, bytes: &[u8]) -> Sent {
     let (one, other) = bytes.split_at(bytes.len() / 3);
-    queue.send(ME(), &Alone, Patience::None, true, &[one, other]).unwrap()
+    queue.send(ME(), &Alone, Patience::None, true, (&[one, other][..]).into()).unwrap()
 }
 
 fn get(queue: &Queue<Arc<HeapWords>, HeapRings>) -> Option<Vec<u8>> {
     let mut into = vec![1, 2, 3];
-    match queue.receive(ME(), &Alone, Patience::None, usize::MAX, &mut into).unwrap() {
+    let take = |shown: Shown<'_>| shown.copy(&mut into);
+    match queue.receive(ME(), &Alone, Patience::None, usize::MAX, take).unwrap() {
         Got::Message => Some(into),
         _ => None,
     }
+}
+
+fn size(in_ring: usize) -> Size {
+    Size { in_ring, on_shelf: 0 }
 }
 
 fn bytes_of(number: usize, length: usize) -> Vec<u8> {
@@ -80,7 +85,7 @@ proptest! {
             let length = if length % 3 == 0 { length } else { length % 50 };
             if is_put {
                 let bytes = bytes_of(number, length);
-                prop_assert!(queue.may_send(length));
+                prop_assert!(queue.may_send(size(length)));
                 prop_assert_eq!(put(&queue, &bytes), Sent::Yes);
                 model.push_back(bytes);
             } else {
@@ -103,7 +108,7 @@ proptest! {
         let mut model = std::collections::VecDeque::new();
         for (number, length) in lengths.into_iter().enumerate() {
             let bytes = bytes_of(number, length);
-            let may = queue.may_send(length);
+            let may = queue.may_send(size(length));
             let sent = put(&queue, &bytes);
             prop_assert_eq!(sent == Sent::Yes, may);
             if sent == Sent::Yes {
@@ -140,11 +145,14 @@ fn rings_in_use_are_left_alone_however_full_it_gets() {
 #[test]
 fn a_backlog_enters_a_long_ring_only_if_told() {
     let queue = queue(shape(0, 0));
-    let send =
-        |grow, length| queue.send(ME(), &Alone, Patience::None, grow, &[&vec![1; length]]).unwrap();
+    let send = |grow, length| {
+        queue
+            .send(ME(), &Alone, Patience::None, grow, (&[&vec![1; length][..]][..]).into())
+            .unwrap()
+    };
     while send(false, 40) == Sent::Yes {}
     assert!(queue.count() > 4, "it has left the first ring");
-    assert!(!queue.may_send_here(40) && queue.may_send(40));
+    assert!(!queue.may_send_here(size(40)) && queue.may_send(size(40)));
     assert_eq!(send(false, 40), Sent::Tight);
     assert_eq!(send(false, 9000), Sent::Yes, "too long for where it is");
     let before = queue.count();
@@ -182,8 +190,11 @@ fn a_queue_that_is_shut_is_emptied_or_not() {
         queue.shut(false, &Alone);
         assert_eq!(put(&queue, &[9]), Sent::Shut);
         let mut into = Vec::new();
-        let mut receive =
-            || queue.receive(ME(), &Alone, Patience::None, usize::MAX, &mut into).unwrap();
+        let mut receive = || {
+            queue
+                .receive(ME(), &Alone, Patience::None, usize::MAX, |shown| shown.copy(&mut into))
+                .unwrap()
+        };
         if at_once {
             assert_eq!(queue.count(), 0);
             assert_eq!(queue.unfinished(), 1, "the one that was received");
@@ -292,8 +303,11 @@ fn nonsense_is_an_error_and_not_a_panic() {
                 words.store(word, value, Relaxed);
                 let mut into = Vec::new();
                 for _ in 0..3 {
-                    let _any = queue.send(ME(), &Alone, Patience::None, true, &[b"two"]);
-                    let _any = queue.receive(ME(), &Alone, Patience::None, usize::MAX, &mut into);
+                    let _any =
+                        queue.send(ME(), &Alone, Patience::None, true, (&[&b"two"[..]][..]).into());
+                    let _any = queue.receive(ME(), &Alone, Patience::None, usize::MAX, |shown| {
+                        shown.copy(&mut into)
+                    });
                 }
             }
         }
@@ -307,7 +321,9 @@ fn nonsense_is_an_error_and_not_a_panic() {
         ring.store(0, value, Relaxed);
         let mut into = Vec::new();
         assert!(
-            queue.receive(ME(), &Alone, Patience::None, usize::MAX, &mut into).is_err(),
+            queue
+                .receive(ME(), &Alone, Patience::None, usize::MAX, |shown| shown.copy(&mut into))
+                .is_err(),
             "{value}"
         );
     }

@@ -79,7 +79,7 @@ impl Model {
     fn new(most: u64, fences: bool) -> Self {
         let words = |bytes: usize| Shared(LoomWords::new((0..bytes).step_by(8), fences));
         let (head, ring) = (words(HEAD_BYTES), words(RING));
-        let shape = Shape { most, limit: 0, first: RING, rings: 1 };
+        let shape = Shape { most, limit: 0, first: RING, rings: 1, slots: 0 };
         Queue::<_, One>::create(&head, 0, shape);
         let beds = BEDS.into_iter().map(|at| (at, Condvar::new())).collect();
         let (asleep, bytes) = (Mutex::new(()), AtomicU64::new(0));
@@ -92,13 +92,13 @@ impl Model {
 
     fn send(&self, number: u32) {
         let message = [number as u8; 8];
-        let sent = self.queue().send_in_time(who(number), self, &[&message]);
+        let sent = self.queue().send_in_time(who(number), self, (&[&message[..]][..]).into());
         assert_eq!(sent.unwrap(), Sent::Yes);
     }
 
     fn receive(&self, me: u32) -> u8 {
         let mut into = Vec::new();
-        let got = self.queue().receive_in_time(who(me), self, &mut into);
+        let got = self.queue().receive_in_time(who(me), self, |shown| shown.copy(&mut into));
         assert_eq!(got.unwrap(), Got::Message);
         assert_eq!(into, [into[0]; 8], "whole");
         into[0]
@@ -187,7 +187,9 @@ fn the_descriptor_is_true_when_all_is_quiet() {
             queue.announce(who(1), &other, &other);
         });
         let mut into = Vec::new();
-        let got = queue.receive(who(9), &model, Patience::Some, 64, &mut into).unwrap();
+        let got = queue
+            .receive(who(9), &model, Patience::Some, 64, |shown| shown.copy(&mut into))
+            .unwrap();
         queue.denounce(who(9), &model, &model, false);
         sender.join().unwrap();
         let there = model.0.bytes.load(Ordering::SeqCst) > 0;

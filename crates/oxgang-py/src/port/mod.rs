@@ -12,7 +12,8 @@
 //! | mode | left when | to |
 //! |---|---|---|
 //! | idle: nothing is outstanding | a future is awaited | looking |
-//! | looking: in each round | the last one is told | idle |
+//! | idle | somebody posts a callback | looking, by one `call_soon_threadsafe` |
+//! | looking: in each round | the last one is told; after a post, the spin budget later | idle |
 //! | | nothing has come for the spin budget | rung: the pools' drivers watch, the loop has the eventfd |
 //! | rung | the eventfd is readable | looking |
 //!
@@ -25,137 +26,30 @@
 //! | `Waiter` | a task that awaits a future | the task goes on, in its own context |
 //! | `Chain` | `asyncio.wrap_future`, so `run_in_executor` | its asyncio future is set |
 //! | `Call` | other callbacks of asyncio's (`asyncio.wait`) | they are called |
+//! | `Post` | nobody: a callback that any thread has sent | it is called, in its context |
 //!
-//! Everything of a port but `Mailbox::push` happens in the loop's thread.
+//! Everything of a port but `Mailbox::push` and `LoopPort::post` happens in the loop's thread.
 
 use std::os::fd::{AsFd, AsRawFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use oxgang::Pool;
 use oxgang::spin::{self, Spinner};
-use oxgang_os::event::WakeUp;
-use pyo3::exceptions::{PyException, PyOSError};
+use pyo3::exceptions::{PyException, PyOSError, PyRuntimeError, PyTypeError};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyFunction, PyTuple};
-use pyo3::{PyTraverseError, PyVisit, intern};
+use pyo3::types::{PyDict, PyFunction, PyTuple, PyWeakrefMethods, PyWeakrefReference};
 
-use crate::awaiting::Waiter;
+pub use self::mailbox::{Item, Mailbox};
 use crate::future::Future;
+
+mod mailbox;
 
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-// -- the mailbox ---------------------------------------------------------------------------
-
-/// What is to be told in a loop.
-pub enum Item {
-    Waiter(Py<Waiter>),
-    Chain {
-        source: Py<Future>,
-        destination: Py<PyAny>,
-        set_state: Py<PyAny>,
-    },
-    Call {
-        source: Py<Future>,
-        callback: Py<PyAny>,
-    },
-    /// Was taken back.
-    Nothing,
-}
-
-impl Item {
-    /// Takes a callback back: the item that it was.
-    pub fn forget(&mut self, callback: &Bound<'_, PyAny>) -> Option<Item> {
-        match self {
-            Self::Call { callback: own, .. } if own.is(callback) => {
-                Some(std::mem::replace(self, Self::Nothing))
-            }
-            _ => None,
-        }
-    }
-
-    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        match self {
-            Self::Waiter(waiter) => visit.call(waiter),
-            Self::Chain { source, destination, set_state } => {
-                visit.call(source)?;
-                visit.call(destination)?;
-                visit.call(set_state)
-            }
-            Self::Call { source, callback } => {
-                visit.call(source)?;
-                visit.call(callback)
-            }
-            Self::Nothing => Ok(()),
-        }
-    }
-
-    fn tell(&self, py: Python<'_>) -> PyResult<()> {
-        match self {
-            Self::Waiter(waiter) => waiter.get().fire(waiter.bind(py)),
-            Self::Chain { source, destination, set_state } => {
-                let destination = destination.bind(py);
-                if destination.call_method0(intern!(py, "done"))?.is_truthy()? {
-                    return Ok(()); // cancelled meanwhile
-                }
-                if let Ok(result) = Future::result(source.bind(py), None) {
-                    destination.call_method1(intern!(py, "set_result"), (result,))?;
-                } else {
-                    // errors are translated as asyncio does it
-                    set_state.call1(py, (destination, source))?;
-                }
-                Ok(())
-            }
-            Self::Call { source, callback } => callback.call1(py, (source,)).map(|_| ()),
-            Self::Nothing => Ok(()),
-        }
-    }
-}
-
-/// Where items wait for their loop.
-pub struct Mailbox {
-    content: Mutex<Content>,
-    bell: WakeUp,
-}
-
-#[derive(Default)]
-struct Content {
-    items: Vec<Item>,
-    /// The loop looks by itself: no need to ring.
-    attended: bool,
-}
-
-impl Mailbox {
-    /// From any thread, with or without the interpreter.
-    pub fn push(&self, item: Item) {
-        let mut content = lock(&self.content);
-        content.items.push(item);
-        let wanted = content.items.len() == 1 && !content.attended;
-        drop(content);
-        if wanted {
-            self.bell.ring();
-        }
-    }
-
-    fn take(&self) -> Vec<Item> {
-        std::mem::take(&mut lock(&self.content).items)
-    }
-
-    /// The loop looks by itself from now on.
-    fn attend(&self) {
-        lock(&self.content).attended = true;
-    }
-
-    /// The loop is to be rung for from now on; `false`: there is something already.
-    fn leave(&self) -> bool {
-        let mut content = lock(&self.content);
-        content.attended = !content.items.is_empty();
-        !content.attended
-    }
 }
 
 // -- the port ------------------------------------------------------------------------------
@@ -185,6 +79,10 @@ pub struct LoopPort {
     /// A weak reference to the loop; `None`: its user waits for `fileno` by itself.
     owner: Option<Py<PyAny>>,
     outstanding: AtomicUsize,
+    /// The loop will look in its next round.
+    coming: AtomicBool,
+    /// It looks on for a moment although nothing is outstanding.
+    lingers: AtomicBool,
     watching: Mutex<Watching>,
 }
 
@@ -192,7 +90,6 @@ pub struct LoopPort {
 impl LoopPort {
     #[new]
     fn new(owner: Option<Py<PyAny>>) -> PyResult<Self> {
-        let bell = WakeUp::new().map_err(PyOSError::new_err)?;
         let watching = Watching {
             mode: Mode::Idle,
             pools: Vec::new(),
@@ -200,9 +97,11 @@ impl LoopPort {
             has_reader: false,
         };
         Ok(Self {
-            mailbox: Arc::new(Mailbox { content: Mutex::default(), bell }),
+            mailbox: Mailbox::new().map_err(PyOSError::new_err)?,
             owner,
             outstanding: AtomicUsize::new(0),
+            coming: AtomicBool::new(false),
+            lingers: AtomicBool::new(false),
             watching: Mutex::new(watching),
         })
     }
@@ -224,24 +123,22 @@ impl LoopPort {
         if this.owner.is_none() {
             return this.tell_all(slf.py()).map(|_| ());
         }
-        let pools = {
-            let mut watching = lock(&this.watching);
-            if !matches!(watching.mode, Mode::Rung) {
-                return Ok(()); // a late ring
-            }
-            watching.mode = Mode::Looking(None);
-            watching.pools.clone()
-        };
-        this.mailbox.attend();
-        slf.py().detach(|| pools.iter().for_each(|pool| pool.watch_one_less()));
+        if !matches!(lock(&this.watching).mode, Mode::Rung) {
+            return Ok(()); // a late ring
+        }
         Self::look(slf)
     }
 
-    /// Tells what there is to tell, and sees to it that it is called again. The loop calls it once
-    /// in each of its rounds while that pays.
+    /// The loop calls it in its next round, once, while that pays.
+    fn look_again(slf: &Bound<'_, Self>) -> PyResult<()> {
+        slf.get().coming.store(false, Ordering::Relaxed);
+        Self::look(slf)
+    }
+
+    /// Tells what there is to tell, and sees to it that it is called again while that pays.
     fn look(slf: &Bound<'_, Self>) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
-        let pools = lock(&this.watching).pools.clone();
+        let pools = this.begin_to_look(py);
         pools.iter().for_each(|pool| pool.poke());
         let told = match this.tell_all(py) {
             Ok(told) => told,
@@ -251,26 +148,42 @@ impl LoopPort {
                 return Err(error);
             }
         };
-        if this.outstanding.load(Ordering::Relaxed) == 0 {
-            return this.rest(py);
+        let expected = this.outstanding.load(Ordering::Relaxed) > 0;
+        // who has just posted something may be about to post more
+        let again = (expected || this.lingers.load(Ordering::Relaxed)) && this.has_patience(told);
+        if again || !this.mailbox.leave() {
+            return Self::look_soon(slf);
         }
-        let again = {
-            let mut watching = lock(&this.watching);
-            let Watching { mode: Mode::Looking(until), spinner, .. } = &mut *watching else {
-                return Ok(());
-            };
-            if told > 0 {
-                spinner.looked(true);
-            }
-            if told > 0 || until.is_none() {
-                *until = spinner.patience();
-            } else if until.is_some_and(|until| Instant::now() >= until) {
-                spinner.looked(false);
-                *until = None;
-            }
-            until.is_some()
+        this.lingers.store(false, Ordering::Relaxed);
+        if expected { Self::sleep(slf, pools) } else { this.rest(py) }
+    }
+
+    /// Calls something in the loop soon; from any thread.
+    fn post(
+        slf: &Bound<'_, Self>,
+        callback: Py<PyAny>,
+        arguments: Py<PyTuple>,
+        context: Py<PyAny>,
+    ) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        this.outstanding.fetch_add(1, Ordering::Relaxed);
+        if !this.mailbox.put(Item::Post { callback, arguments, context }) {
+            return Ok(());
+        }
+        let Some(owner) = this.get_loop(py)? else { return Ok(()) };
+        let look = slf.getattr(intern!(py, "look"))?;
+        // not every loop says so by itself
+        let closed = owner.call_method0(intern!(py, "is_closed"))?.is_truthy()?;
+        let woken = if closed {
+            Err(PyRuntimeError::new_err("Event loop is closed"))
+        } else {
+            owner.call_method1(intern!(py, "call_soon_threadsafe"), (look,))
         };
-        if again || !this.mailbox.leave() { Self::look_soon(slf) } else { Self::sleep(slf, pools) }
+        if woken.is_err() {
+            let lost = this.mailbox.take_posts();
+            this.outstanding.fetch_sub(lost.len(), Ordering::Relaxed);
+        }
+        woken.map(|_| ())
     }
 }
 
@@ -282,11 +195,49 @@ impl LoopPort {
 
     fn look_soon(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
-        if let Some(owner) = slf.get().get_loop(py)? {
-            let look = slf.getattr(intern!(py, "look"))?;
+        if let Some(owner) = slf.get().get_loop(py)?
+            && !slf.get().coming.swap(true, Ordering::Relaxed)
+        {
+            let look = slf.getattr(intern!(py, "look_again"))?;
             owner.call_method1(intern!(py, "call_soon"), (look,))?;
         }
         Ok(())
+    }
+
+    /// The loop looks, from now on; the pools to look at.
+    fn begin_to_look(&self, py: Python<'_>) -> Vec<Arc<Pool>> {
+        let (before, pools) = {
+            let mut watching = lock(&self.watching);
+            let looks = matches!(watching.mode, Mode::Looking(_));
+            let mode = if looks { None } else { Some(Mode::Looking(None)) };
+            let before = mode.map(|mode| std::mem::replace(&mut watching.mode, mode));
+            (before, watching.pools.clone())
+        };
+        if before.is_some() {
+            self.mailbox.attend();
+        }
+        if matches!(before, Some(Mode::Rung)) {
+            py.detach(|| pools.iter().for_each(|pool| pool.watch_one_less()));
+        }
+        pools
+    }
+
+    /// Whether to look again in the next round.
+    fn has_patience(&self, told: usize) -> bool {
+        let mut watching = lock(&self.watching);
+        let Watching { mode: Mode::Looking(until), spinner, .. } = &mut *watching else {
+            return false;
+        };
+        if told > 0 {
+            spinner.looked(true);
+        }
+        if told > 0 || until.is_none() {
+            *until = spinner.patience();
+        } else if until.is_some_and(|until| Instant::now() >= until) {
+            spinner.looked(false);
+            *until = None;
+        }
+        until.is_some()
     }
 
     /// The loop may sleep: it will be rung for.
@@ -324,6 +275,9 @@ impl LoopPort {
         let items = self.mailbox.take();
         let count = items.len();
         self.outstanding.fetch_sub(count, Ordering::Relaxed);
+        if items.iter().any(|item| matches!(item, Item::Post { .. })) {
+            self.lingers.store(true, Ordering::Relaxed);
+        }
         let mut items = items.into_iter();
         while let Some(item) = items.next() {
             let Err(error) = item.tell(py) else { continue };
@@ -333,7 +287,7 @@ impl LoopPort {
             }
             let rest: Vec<Item> = items.collect();
             self.outstanding.fetch_add(rest.len(), Ordering::Relaxed);
-            lock(&self.mailbox.content).items.splice(0..0, rest);
+            self.mailbox.put_back(rest);
             return Err(error);
         }
         Ok(count)
@@ -342,7 +296,7 @@ impl LoopPort {
     fn report(&self, py: Python<'_>, error: PyErr) -> PyResult<()> {
         let Some(owner) = self.get_loop(py)? else { return Err(error) };
         let context = PyDict::new(py);
-        context.set_item("message", "Exception in callback of an oxgang future")?;
+        context.set_item("message", "Exception in a callback that oxgang calls")?;
         context.set_item("exception", error.into_value(py))?;
         owner.call_method1(intern!(py, "call_exception_handler"), (context,))?;
         Ok(())
@@ -425,6 +379,54 @@ pub fn running(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
 pub fn port_of<'py>(running: &Bound<'py, PyAny>) -> PyResult<Bound<'py, LoopPort>> {
     let port = loops(running.py())?.port_of.bind(running.py()).call1((running,))?;
     Ok(port.cast_into::<LoopPort>()?)
+}
+
+/// Has an asyncio loop call something soon; from any thread. As the loop's own method of that name,
+/// but a burst of calls wakes the loop once, and costs a system call once.
+///
+/// Args:
+///     loop: The loop.
+///     callback, args: What to call there.
+///     context: The `contextvars.Context` to call it in; a copy of the current one if not given.
+///
+/// Raises:
+///     RuntimeError: The loop is closed.
+///     TypeError: `callback` cannot be called.
+#[pyfunction]
+#[pyo3(signature = (r#loop, callback, /, *args, context=None))]
+pub fn call_soon_threadsafe(
+    r#loop: &Bound<'_, PyAny>,
+    callback: Py<PyAny>,
+    args: Py<PyTuple>,
+    context: Option<Py<PyAny>>,
+) -> PyResult<()> {
+    // weak: the port lives as long as its loop
+    static LAST: Mutex<Option<Py<PyWeakrefReference>>> = Mutex::new(None);
+    let py = r#loop.py();
+    if !callback.bind(py).is_callable() {
+        return Err(PyTypeError::new_err(format!("{} is not callable", callback.bind(py).repr()?)));
+    }
+    let context = match context {
+        Some(context) => context,
+        None => copy_context(py)?,
+    };
+    let last = lock(&LAST).as_ref().map(|port| port.clone_ref(py));
+    if let Some(last) = last
+        && let Some(port) = last.bind(py).upgrade_as::<LoopPort>()?
+        && port.get().get_loop(py)?.is_some_and(|owner| owner.is(r#loop))
+    {
+        return LoopPort::post(&port, callback, args, context);
+    }
+    let port = port_of(r#loop)?;
+    let reference = PyWeakrefReference::new(&port)?.unbind();
+    let before = lock(&LAST).replace(reference);
+    drop(before);
+    LoopPort::post(&port, callback, args, context)
+}
+
+fn copy_context(py: Python<'_>) -> PyResult<Py<PyAny>> {
+    static COPY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    COPY.import(py, "contextvars", "copy_context")?.call0().map(Bound::unbind)
 }
 
 // -- asyncio's own callbacks -----------------------------------------------------------------
