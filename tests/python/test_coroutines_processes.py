@@ -264,11 +264,11 @@ import asyncio, os, time
 from oxgang.asyncio import CoroutinePoolExecutor
 
 async def nap():
-    os.write(1, b"begun %d\n" % os.getpid())  # in one piece
+    os.write(1, b"begun %d\\n" % os.getpid())  # in one piece
     await asyncio.sleep(600)
 
 async def block():
-    os.write(1, b"begun %d\n" % os.getpid())  # in one piece
+    os.write(1, b"begun %d\\n" % os.getpid())  # in one piece
     time.sleep(600)
 
 pool = CoroutinePoolExecutor(processes=2)
