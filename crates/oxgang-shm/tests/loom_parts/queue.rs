@@ -214,7 +214,11 @@ impl Holds for Slot {
         Ok(self.held.compare_exchange(0, ALONE, Ordering::AcqRel, Ordering::Relaxed).is_ok())
     }
     fn let_go(&self, _slot: u32) -> Result<()> {
-        self.held.store(0, Ordering::Release);
+        // from alone to nobody, or one of several less
+        let alone = self.held.compare_exchange(ALONE, 0, Ordering::AcqRel, Ordering::Acquire);
+        if alone.is_err() {
+            self.held.fetch_sub(1, Ordering::AcqRel);
+        }
         Ok(())
     }
 }
@@ -238,6 +242,7 @@ impl Slot {
         let free = queue.hold_free(2, self).unwrap();
         if free.is_some() {
             self.bytes.iter().for_each(|byte| byte.store(number, Ordering::Relaxed));
+            self.held.store(1, Ordering::Release);
         }
         let line = [number as u8];
         let load =
@@ -261,7 +266,8 @@ impl Slot {
             (shown.read)(0, &mut line);
             number = u64::from(line[0]);
             if shown.parcel.is_some() {
-                let held = self.held.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Relaxed);
+                let beside = |held| (held != ALONE).then_some(held + 1);
+                let held = self.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, beside);
                 looks = held.is_ok();
                 if !looks {
                     assert_eq!(self.look(), [number; 2], "copied before it is received");
@@ -272,7 +278,7 @@ impl Slot {
         assert_eq!(got.unwrap(), Got::Message);
         if looks {
             assert_eq!(self.look(), [number; 2], "as long as it is held");
-            self.held.store(0, Ordering::Release);
+            self.let_go(0).unwrap();
         }
         number
     }
