@@ -399,6 +399,11 @@ SCENARIOS = {
             *(LOCKS, ("standard",), "µs", "3,000 calls that a thread sends into a loop"),
         ),
         Scenario(
+            "loop-map",
+            loops.many_items,
+            *(LOCKS, ("standard",), "µs", "100,000 items, 100 at a time; by hand with a semaphore"),
+        ),
+        Scenario(
             "cpu-primes",
             cpu_primes,
             *(("ideal", "standard", "mp.Pool", "oxgang"), ("ideal", "standard"), "s"),
