@@ -117,7 +117,7 @@ def put_through(put, items):
 
 
 def write_and_tell(get, put, number):
-    """Writes into all of an array that came, and sends what was there first and the sum."""
+    """Writes into all of an array that came; sends what was there first, and the sum."""
     array = get()
     first = int(array[0])
     array[:] = number

@@ -120,20 +120,23 @@ def test_many_buffers_in_one_message(way):
 
 def test_what_arrives_is_its_receivers_own(way):
     array = numpy.zeros(LONG, "u1")
-    children = [
-        way.context.Process(target=queueing.write_and_tell, args=(way.get, way.put, number))
-        for number in (1, 2)
-    ]
     mine = way.sent(array)[0]
     mine[:] = 9
-    for child in children:
-        way.put(array)
-        array[0] += 1  # after it was put: seen by nobody
+    for number in (1, 2):
+        arguments = (way.get, way.put, number)
+        child = way.context.Process(target=queueing.write_and_tell, args=arguments)
         child.start()
+        way.put(array)
+        assert way.get() == (0, number * LONG)
         child.join()
-        number = children.index(child) + 1
-        assert way.get() == (number - 1, number * LONG)
-    assert (mine == 9).all() and array[1] == 0
+    assert (mine == 9).all() and not array.any()
+
+
+def test_what_is_put_is_as_it_was(our_way):
+    array = numpy.zeros(LONG, "u1")
+    our_way.put(array)
+    array[:] = 1
+    assert not our_way.get().any()
 
 
 def test_long_arrays_are_looked_at_where_they_are(our_way):
