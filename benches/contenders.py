@@ -22,6 +22,7 @@ CONTENDERS = {
         Contender("mp.Pool", {}),
         Contender("ideal", {}),
         Contender("janus", {}),
+        Contender("aiomultiprocess", {}),
         Contender("oxgang", {}, is_oxgang=True),
         Contender("oxgang-parked", {"OXGANG_SPIN": "0"}, is_oxgang=True),
     )

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from benches import (
     channels,
+    coroutines,
     data,
     everyone,
     limits,
@@ -29,6 +30,7 @@ from benches.contenders import WORKERS, chunk_mapper, process_pool, thread_pool
 LOCKS = ("standard", "control", "oxgang")
 BOTH = ("standard", "control", "oxgang", "oxgang-parked")
 JANUS = ("janus",) if find_spec("janus") else ()
+AIOMULTIPROCESS = ("aiomultiprocess",) if find_spec("aiomultiprocess") else ()
 START_LIMIT_S = 120
 HAND_PICKED = (1, 4, 16, 64)
 SERIAL_SHARE = ".serial / workers"  # figures with a dot go into the JSON, not into the tables
@@ -409,9 +411,37 @@ SCENARIOS = {
             *(LOCKS, ("standard",), "µs", "3,000 futures complete at once; tasks await them"),
         ),
         Scenario(
+            "coroutine-submit",
+            coroutines.submitted,
+            *(LOCKS, ("standard",), "µs", "20,000 empty coroutines from synchronous code"),
+        ),
+        Scenario(
+            "coroutine-processes",
+            coroutines.in_processes,
+            *((*AIOMULTIPROCESS, "oxgang"), AIOMULTIPROCESS, "µs"),
+            "10,000 empty coroutines on the loops of two processes",
+        ),
+        Scenario(
+            "coroutine-cpu",
+            coroutines.handlers,
+            *(LOCKS, ("standard",), "s"),
+            "600 coroutines that compute: one loop, and for oxgang two processes",
+        ),
+        Scenario(
+            "coroutine-sleeps",
+            coroutines.sleeps,
+            *(LOCKS, ("standard",), "s"),
+            "10,000 sleeps of 0.1 to 1 s at once, on one loop and in two processes",
+        ),
+        Scenario(
             "loop-posts",
             loops.posts,
             *(LOCKS, ("standard",), "µs", "3,000 calls that a thread sends into a loop"),
+        ),
+        Scenario(
+            "loop-map",
+            loops.many_items,
+            *(LOCKS, ("standard",), "µs", "100,000 items, 100 at a time; by hand with a semaphore"),
         ),
         Scenario(
             "cpu-primes",

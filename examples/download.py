@@ -3,6 +3,8 @@
     oxgang map examples/download.py:fetch --from urls.txt --model thread
     python examples/download.py --to files https://example.org/a.zip https://example.org/b.zip
 
+(`download_async.py` is the same for coroutines.)
+
 A file appears under its own name only when it is whole: until then it grows as ``NAME.part``. What
 belongs to which URL is noted in ``.downloads/``, so two URLs that end in the same name never share
 a file (the later one gets ``NAME-<8 digits of a hash>``), a broken download goes on where it
@@ -23,6 +25,7 @@ import threading
 import time
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
+from itertools import repeat
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -33,7 +36,7 @@ _pause = time.sleep
 RETRIED = {408, 425, 429, 500, 502, 503, 504}
 TIMEOUT = urllib3.Timeout(connect=10, read=30)  # of one wait, not of the whole file
 LONGEST_PAUSE_S = 30
-_CHUNK = 1 << 16
+CHUNK = 1 << 16
 _CLIENT_LOCK = threading.Lock()
 _CLIENTS = {}  # process id -> connection pool: sockets must not be shared by forked processes
 
@@ -44,65 +47,85 @@ def fetch(url, directory=".", checksum=None, attempts=5, backoff_s=0.5):
     ``checksum`` is ``"sha256:<hex>"`` (any algorithm of hashlib) or bare SHA-256 digits.
     ``attempts`` is how often in a row a try may end without the file having grown.
     """
-    checksum = _checksum(checksum)
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-        raise ValueError(f"{url!r}: not an http:// or https:// address")
-    if attempts < 1:
-        raise ValueError(f"attempts={attempts}: at least 1 is needed")
-    place = Place.claim(url, Path(directory))
-    with place.locked():
-        if place.file.exists():
-            _verify(url, place.file, checksum)
-            size = place.file.stat().st_size
-            return {"file": str(place.file), "bytes": size, "attempts": 0, "resumed_at": None}
-        return _fetch_with_retries(url, place, checksum, attempts, backoff_s)
+    job = Job(url, directory, checksum, attempts, backoff_s)
+    with job.place.locked():
+        if job.is_done():
+            verify(url, job.place.file, job.checksum)
+            return job.told()
+        while True:
+            try:
+                job.began_at(_stream(url, job.place))
+                verify(url, job.place.part, job.checksum)
+            except (Again, ChecksumMismatch, urllib3.exceptions.HTTPError) as problem:
+                _pause(job.pause_after(problem))
+            else:
+                job.place.finish()
+                return job.told()
 
 
-def _fetch_with_retries(url, place, checksum, attempts, backoff_s):
-    tries = fruitless = 0
-    most = place.part_size()
-    resumed_at = None
-    while True:
-        tries += 1
-        pause = None
-        try:
-            started_at = _stream(url, place)
-            resumed_at = started_at or resumed_at
-            _verify(url, place.part, checksum)
-        except _Again as problem:
-            pause, failure = problem.pause_s, problem
-        except urllib3.exceptions.HTTPError as problem:
-            failure = problem
-        except ChecksumMismatch as problem:
+class Job:
+    """One URL on its way to a file: the tries, and what they came to."""
+
+    def __init__(self, url, directory, checksum, attempts, backoff_s):
+        self.url = url
+        self.checksum = _checksum(checksum)
+        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+            raise ValueError(f"{url!r}: not an http:// or https:// address")
+        if attempts < 1:
+            raise ValueError(f"attempts={attempts}: at least 1 is needed")
+        self.place = Place.claim(url, Path(directory))
+        self.attempts = attempts
+        self.backoff_s = backoff_s
+        self.tries = self.fruitless = 0
+        self.most = self.place.part_size()
+        self.resumed_at = None
+
+    def is_done(self):
+        """Whether an earlier run, or somebody else just now, has brought the file."""
+        self.most = self.place.part_size()
+        return self.place.file.exists()
+
+    def began_at(self, offset):
+        """A try has come to its end, from this offset on; None: from the first byte."""
+        self.tries += 1
+        self.resumed_at = offset or self.resumed_at
+
+    def pause_after(self, failure):
+        """Seconds until the next try, after one that failed; raises if there is none."""
+        if isinstance(failure, ChecksumMismatch):
             # a stale part may be to blame: once more, from the first byte
-            place.forget_part()
-            failure = problem
+            self.place.forget_part()
         else:
-            place.finish()
-            size = place.file.stat().st_size
-            return {
-                "file": str(place.file),
-                "bytes": size,
-                "attempts": tries,
-                "resumed_at": resumed_at,
-            }
-        grown = place.part_size() > most
-        most = max(most, place.part_size())
-        fruitless = 0 if grown else fruitless + 1
-        if fruitless >= attempts:
+            self.tries += 1
+        size = self.place.part_size()
+        self.fruitless = 0 if size > self.most else self.fruitless + 1
+        self.most = max(self.most, size)
+        if self.fruitless >= self.attempts:
             if isinstance(failure, ChecksumMismatch):
                 raise failure
-            raise OSError(f"{url}: gave up after {tries} attempts: {failure}") from failure
+            text = f"{self.url}: gave up after {self.tries} attempts: {failure}"
+            raise OSError(text) from failure
+        pause = failure.pause_s if isinstance(failure, Again) else None
         if pause is None:
-            pause = backoff_s * 2**fruitless * random.uniform(0.25, 0.5)
-        _pause(min(pause, LONGEST_PAUSE_S))
+            pause = self.backoff_s * 2**self.fruitless * random.uniform(0.25, 0.5)
+        return min(pause, LONGEST_PAUSE_S)
+
+    def told(self):
+        """What ``fetch`` returns."""
+        size = self.place.file.stat().st_size
+        return {
+            "file": str(self.place.file),
+            "bytes": size,
+            "attempts": self.tries,
+            "resumed_at": self.resumed_at,
+        }
 
 
 class ChecksumMismatch(ValueError):
     """The whole file arrived, and is not the one that was asked for."""
 
 
-class _Again(Exception):
+class Again(Exception):
     """The server asks to come back; ``pause_s`` is when, if it said so."""
 
     def __init__(self, message, pause_s=None):
@@ -112,41 +135,61 @@ class _Again(Exception):
 
 def _stream(url, place):
     """One attempt. Returns the offset at which it went on, or None for a fresh start."""
-    headers = {"Accept-Encoding": "identity"}  # the bytes that sizes and checksums speak of
-    offset = place.part_size()
-    validator = place.note().get("validator")
-    if offset and validator:
-        headers |= {"Range": f"bytes={offset}-", "If-Range": validator}
-    else:
-        offset = 0
+    headers, offset = asked_for(place)
     response = _client().request(
         "GET", url, headers=headers, preload_content=False, timeout=TIMEOUT, retries=_REDIRECTS
     )
     try:
-        if response.status == 416 and offset:
-            # Nothing is left to send, or the file has shrunk: only the first is good.
-            if response.headers.get("Content-Range") == f"bytes */{offset}":
-                return offset
-            place.forget_part()
-            raise _Again("the server has no such part any more")
-        if response.status in RETRIED or response.status >= 500:
-            raise _Again(f"HTTP {response.status} {response.reason}", _retry_after(response))
-        if response.status not in (200, 206):
-            raise OSError(f"{url}: HTTP {response.status} {response.reason}")
-        if response.status == 206 and not _goes_on_at(response, offset):
-            place.forget_part()
-            raise _Again("the server sent another part than the one asked for")
-        resumed = response.status == 206
-        with open(place.part, "ab" if resumed else "wb") as part:
-            if not resumed:  # emptied first: old bytes must never stand under a new validator
-                place.remember(validator=_validator(response))
+        answer = response.status, response.reason, response.headers
+        whole, resumed = judged(url, place, offset, answer)
+        if whole:
+            return offset
+        with opened(place, response.headers, resumed) as part:
             # read1, not stream: what came before a break is kept, however little
-            while chunk := response.read1(_CHUNK):
+            while chunk := response.read1(CHUNK):
                 part.write(chunk)
         return offset if resumed else None
     finally:
         # a half-read connection cannot be used again; a fully read one is already back
         response.close()
+
+
+def asked_for(place):
+    """What to ask the server for: headers, and the offset at which the part goes on."""
+    headers = {"Accept-Encoding": "identity"}  # the bytes that sizes and checksums speak of
+    offset = place.part_size()
+    validator = place.note().get("validator")
+    if offset and validator:
+        return headers | {"Range": f"bytes={offset}-", "If-Range": validator}, offset
+    return headers, 0
+
+
+def judged(url, place, offset, answer):
+    """What the server's answer (status, reason, headers) means: whether the part is whole already,
+    and whether what comes goes on where it ends. Raises if nothing that can be used comes."""
+    status, reason, headers = answer
+    if status == 416 and offset:
+        # Nothing is left to send, or the file has shrunk: only the first is good.
+        if headers.get("Content-Range") == f"bytes */{offset}":
+            return True, True
+        place.forget_part()
+        raise Again("the server has no such part any more")
+    if status in RETRIED or status >= 500:
+        raise Again(f"HTTP {status} {reason}", _retry_after(headers))
+    if status not in (200, 206):
+        raise OSError(f"{url}: HTTP {status} {reason}")
+    if status == 206 and not _goes_on_at(headers, offset):
+        place.forget_part()
+        raise Again("the server sent another part than the one asked for")
+    return False, status == 206
+
+
+def opened(place, headers, resumed):
+    """The part, to be gone on with or begun."""
+    part = open(place.part, "ab" if resumed else "wb")
+    if not resumed:  # emptied first: old bytes must never stand under a new validator
+        place.remember(validator=_validator(headers))
+    return part
 
 
 # Redirects are urllib3's business; trying again is ours, since only we know about the part.
@@ -155,21 +198,21 @@ _REDIRECTS = urllib3.Retry(
 )
 
 
-def _goes_on_at(response, offset):
-    found = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+def _goes_on_at(headers, offset):
+    found = re.match(r"bytes (\d+)-", headers.get("Content-Range", ""))
     return bool(found) and offset > 0 and int(found[1]) == offset
 
 
-def _validator(response):
+def _validator(headers):
     """What If-Range may name: a strong ETag, or else the date of the last change."""
-    etag = response.headers.get("ETag", "")
+    etag = headers.get("ETag", "")
     if etag and not etag.startswith("W/"):
         return etag
-    return response.headers.get("Last-Modified")
+    return headers.get("Last-Modified")
 
 
-def _retry_after(response):
-    text = response.headers.get("Retry-After", "")
+def _retry_after(headers):
+    text = headers.get("Retry-After", "")
     if text.isdigit():
         return int(text)
     try:
@@ -200,7 +243,7 @@ def _checksum(text):
     return algorithm, digits.lower()
 
 
-def _verify(url, path, checksum):
+def verify(url, path, checksum):
     if checksum is None:
         return
     algorithm, wanted = checksum
@@ -244,10 +287,14 @@ class Place:
                 os.unlink(fresh)
         return self.note().get("url") == url
 
+    def lock_file(self):
+        """What is to be locked, open; the kernel frees it on death."""
+        return open(self._note.with_suffix(".lock"), "w")  # noqa: SIM115 - whoever asks closes it
+
     @contextmanager
     def locked(self):
-        """One at a time per file, across threads and processes; the kernel frees it on death."""
-        with open(self._note.with_suffix(".lock"), "w") as lock:
+        """One at a time per file, across threads and processes."""
+        with self.lock_file() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
@@ -287,23 +334,12 @@ def _name(url):
     return name or urlsplit(url).hostname
 
 
-class Fetch:
-    """``fetch`` with its options bound: one argument per task, and picklable."""
-
-    def __init__(self, directory, checksums, attempts):
-        self.directory = directory
-        self.checksums = checksums
-        self.attempts = attempts
-
-    def __call__(self, url):
-        return fetch(url, self.directory, self.checksums.get(url), self.attempts)
-
-
 def main(words=None):
     parser = argparse.ArgumentParser(prog="download.py", description=__doc__.splitlines()[0])
     parser.add_argument("urls", nargs="+", metavar="URL", help="URL, or URL#sha256:DIGITS")
     parser.add_argument("--to", default=".", metavar="FOLDER")
     parser.add_argument("-j", "--workers", type=int, default=8, metavar="N")
+    parser.add_argument("--coroutines", action="store_true", help="instead of threads")
     parser.add_argument("--attempts", type=int, default=5, metavar="N")
     options = parser.parse_args(words)
     for name in ("workers", "attempts"):
@@ -317,10 +353,15 @@ def main(words=None):
         except ValueError as problem:
             parser.error(str(problem))
         checksums[url] = checksum
+    function, model = fetch, "thread"
+    if options.coroutines:
+        from download_async import fetch as function
+
+        model = "coroutine"
     outcomes = oxgang.map(
-        Fetch(options.to, checksums, options.attempts),
-        checksums,
-        model="thread",
+        function,
+        *(checksums, repeat(options.to), checksums.values(), repeat(options.attempts)),
+        model=model,
         max_workers=options.workers,
         return_exceptions=True,
         progress=sys.stderr.isatty(),

@@ -15,6 +15,8 @@ _HOMES = {
     "__version__": "oxgang._core",
     "install": "oxgang._install",
     "map": "oxgang._map",
+    "pipeline": "oxgang._pipeline",
+    "stage": "oxgang._pipeline",
     "task_seed": "oxgang._seeds",
     "uninstall": "oxgang._install",
 }
@@ -29,6 +31,8 @@ __all__ = [
     "errors",
     "install",
     "map",
+    "pipeline",
+    "stage",
     "task_seed",
     "uninstall",
 ]

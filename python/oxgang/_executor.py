@@ -7,6 +7,7 @@ what the standard face lacks: a `map` with back-pressure and retries, and an end
 when Ctrl-C leaves the `with` block.
 """
 
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor as StandardExecutor
@@ -82,6 +83,9 @@ class Executor(StandardExecutor):
         _check_start_method(start_method, self.model, processes)
         check_options(len, retries, "auto")
         self._retries = retries
+        self._others = {}  # by model; see `submit_to`
+        self._ended = False
+        self._lock = threading.Lock()
         limits = {
             "task_timeout": task_timeout,
             "timeout_grace": timeout_grace,
@@ -114,6 +118,26 @@ class Executor(StandardExecutor):
         if self._carries and _telemetry.is_loaded():
             return self._pool.submit_with(options, *_telemetry.carried(fn), *args, **kwargs)
         return self._pool.submit_with(options, fn, *args, **kwargs)
+
+    def submit_to(self, model: str, fn, /, *args, **kwargs) -> Future:
+        """`submit`, to workers of another model that belong to this executor: so a coroutine of it
+        may ``await executor.submit_to("process", parse, page)``. They are made at the first such
+        call, as many as an executor of that model has by default, and end with this one.
+
+        Raises:
+            ValueError: there is no such model.
+            RuntimeError: the executor is shut down.
+        """
+        model = _checked_model(model)
+        if model == self.model:
+            return self.submit(fn, *args, **kwargs)
+        with self._lock:
+            other = self._others.get(model)
+            if other is None:
+                if self._ended:
+                    raise RuntimeError("cannot schedule new futures after shutdown")
+                other = self._others[model] = Executor(model)
+        return other.submit(fn, *args, **kwargs)
 
     def map(
         self,
@@ -153,6 +177,10 @@ class Executor(StandardExecutor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more tasks, finish those taken (or cancel what has not begun), and end."""
         self._pool.shutdown(wait=wait, cancel_futures=cancel_futures)
+        if wait:
+            # not before: what still ran may have needed them
+            for other in self._close_others():
+                other.shutdown(cancel_futures=cancel_futures)
         if wait and self._forwarding is not None:
             self._forwarding()
 
@@ -198,8 +226,15 @@ class Executor(StandardExecutor):
             self.shutdown(wait=self._kill(), cancel_futures=True)
             raise
 
+    def _close_others(self):
+        with self._lock:
+            self._ended = True
+            return list(self._others.values())
+
     def _kill(self):
         """End the workers where that can be done; whether it could."""
+        for other in self._close_others():
+            other._kill()
         possible = self._can_stop("kill_workers")
         if possible:
             self._pool.kill_workers()

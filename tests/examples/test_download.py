@@ -1,5 +1,6 @@
-"""examples/download.py against a server that fails on purpose."""
+"""examples/download.py and download_async.py against a server that fails on purpose."""
 
+import asyncio
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ import threading
 from pathlib import Path
 
 import download
+import download_async
 import pytest
 
 from tools.file_server import Fault
@@ -28,8 +30,28 @@ def folder(tmp_path):
     return tmp_path / "got"
 
 
+def fetch_by_coroutine(*words, **options):
+    return asyncio.run(download_async.fetch(*words, **options))
+
+
+VARIANTS = {"thread": download.fetch, "coroutine": fetch_by_coroutine}
+_variant = []
+
+
+@pytest.fixture(params=VARIANTS, autouse=True)
+def variant(request):
+    """Each test of `fetch` is one of both."""
+    _variant.append(VARIANTS[request.param])
+    yield request.param
+    _variant.clear()
+
+
+def fetch_url(*words, **options):
+    return _variant[0](*words, **options)
+
+
 def fetch(server, folder, path="data.bin", **options):
-    return download.fetch(f"{server.url}/{path}", folder, backoff_s=0.001, **options)
+    return fetch_url(f"{server.url}/{path}", folder, backoff_s=0.001, **options)
 
 
 def ranges(server):
@@ -104,7 +126,12 @@ def test_server_errors_are_retried(server, folder, body):
 
 def test_retry_after_is_obeyed(server, folder, body, monkeypatch):
     pauses = []
+
+    async def note(seconds):
+        pauses.append(seconds)
+
     monkeypatch.setattr(download, "_pause", pauses.append)
+    monkeypatch.setattr(download_async, "_pause", note)
     server.faults["/data.bin"] = [
         Fault(status=503, headers=(("Retry-After", "7"),)),
         Fault(status=503, headers=(("Retry-After", "100000"),)),
@@ -197,7 +224,7 @@ def test_connection_refused_is_retried_then_reported(folder):
         unused.bind(("127.0.0.1", 0))  # bound but not listening: nobody else can take it
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/x"
         with pytest.raises(OSError, match="gave up after 2 attempts"):
-            download.fetch(url, folder, attempts=2, backoff_s=0.001)
+            fetch_url(url, folder, attempts=2, backoff_s=0.001)
 
 
 def test_two_urls_with_one_basename(server, folder):
@@ -280,24 +307,43 @@ def test_long_names_fit(server, folder):
 @pytest.mark.parametrize("url", ["ftp://h/x", "file:///etc/passwd", "data.bin", ""])
 def test_other_schemes_are_refused(url, folder):
     with pytest.raises(ValueError, match="not an http"):
-        download.fetch(url, folder)
+        fetch_url(url, folder)
     assert not folder.exists()
 
 
 @pytest.mark.parametrize("checksum", ["md99:00", "sha256:zz", "sha256:00", "sha256:"])
 def test_bad_checksums_are_refused(checksum, folder):
     with pytest.raises(ValueError, match="checksum"):
-        download.fetch("http://127.0.0.1:9/x", folder, checksum)
+        fetch_url("http://127.0.0.1:9/x", folder, checksum)
     assert not folder.exists()
 
 
-def test_program(server, folder, body, run_example):
+def test_many_coroutines_with_few_names(server, folder):
+    """Four URLs of one basename, each asked for by four coroutines of one loop at once."""
+    for number in range(4):
+        (server.folder / str(number)).mkdir()
+        (server.folder / str(number) / "same.bin").write_bytes(bytes([number]) * 200_000)
+
+    async def main():
+        urls = [f"{server.url}/{number % 4}/same.bin" for number in range(16)]
+        return await asyncio.gather(*[download_async.fetch(url, folder) for url in urls])
+
+    files = [done["file"] for done in asyncio.run(main())]
+    assert len(server.requests) == 4
+    assert len(set(files)) == 4
+    assert files[:4] * 4 == files
+    for number, file in enumerate(files[:4]):
+        assert Path(file).read_bytes() == bytes([number]) * 200_000
+
+
+def test_program(server, folder, body, run_example, variant):
     (server.folder / "other.txt").write_text("hello")
     server.faults["/data.bin"] = [Fault(drop_after=10_000)]
     digits = hashlib.sha256(body).hexdigest()
     done = run_example(
         "download.py",
         *["--to", folder, "-j", 2],
+        *(["--coroutines"] if variant == "coroutine" else []),
         f"{server.url}/data.bin#sha256:{digits}",
         f"{server.url}/other.txt",
         f"{server.url}/missing.txt",

@@ -456,7 +456,9 @@ if pid == 0:
 assert os.waitpid(pid, 0)[1] == 0
 print(pool.submit(coroutines.same, 4).result())
 """
-    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], check=False, capture_output=True, text=True
+    )
     assert (done.stdout, done.stderr) == ("4\n", "")
 
 

@@ -1,13 +1,16 @@
 """Coroutines over worker processes: a worker's side, and what is said between the two.
 
-Messages are lists of tuples; see `_hosts`.
+Messages are lists of tuples; see `_hosts`. Those that have no buffers are marshalled, which is the
+quickest way for plain values between two processes of one interpreter.
 
 | order | then |
 |---|---|
-| `RUN` | number, name, function (number; bytes, None: known), arguments (pickle, buffers), limits |
+| `RUN` | number, name, function (number; bytes, None: known), its arguments |
 | `TERMINATE` | number |
 | `ASK` | number: to be answered by `ALIVE` |
 | `END` | nothing: when all is done |
+
+The arguments are a plain tuple, or a pickle and its buffers; then come limit and grace.
 
 | news | then |
 |---|---|
@@ -20,6 +23,7 @@ Messages are lists of tuples; see `_hosts`.
 """
 
 import asyncio
+import marshal
 import os
 from collections import deque
 from pickle import PickleBuffer, loads
@@ -36,6 +40,27 @@ READY, FAILED, DONE, RAISED, TERMINATED, ALIVE = range(6)
 MOST_FUNCTIONS = 256  # that a host remembers, the newest
 _PATIENCE_S = 1.0
 _PLAIN = frozenset((type(None), bool, int, float, str, bytes))
+_LONG = frozenset((str, bytes))
+_SHORT = 1 << 12
+
+
+def is_plain(values):
+    """Whether values are short and of the kinds that need no pickle."""
+    for value in values:
+        kind = type(value)
+        if kind not in _PLAIN or (kind in _LONG and len(value) > _SHORT):
+            return False
+    return True
+
+
+def packed(messages, apart):
+    """Messages as the queue gets them; `apart`: some have buffers."""
+    return messages if apart else marshal.dumps(messages, 2)
+
+
+def unpacked(item):
+    """Messages that were `packed`."""
+    return marshal.loads(item) if type(item) is bytes else item
 
 
 def encoded(dump, value):
@@ -76,6 +101,7 @@ class _Host:
         self.functions = {}
         self.remembered = deque()
         self.outgoing = []
+        self.apart = False  # whether something in there has buffers
         self.ending = self.over = False
         self.watchdog = None
 
@@ -106,7 +132,7 @@ class _Host:
                 orders = self.orders.get(False)
             except Empty:
                 break
-            for what, number, *rest in orders:
+            for what, number, *rest in unpacked(orders):
                 if what == RUN:
                     self.run(number, *rest)
                 elif what == TERMINATE:
@@ -117,16 +143,18 @@ class _Host:
                     self.ending = True
         self.rest()
 
-    def run(self, number, name, function, call, limits):
+    def run(self, number, name, *what):
+        function, code, data, buffers, limit, grace = what
         try:
-            fn = self.function(*function)
-            data, buffers = call
-            args, kwargs = loads(data, buffers=buffers or ())
+            fn = self.function(function, code)
+            if type(data) is tuple:
+                args, kwargs = data, {}
+            else:
+                args, kwargs = loads(data, buffers=buffers or ())
         except Exception as failure:
             error = _pickling.payload_error(f"the call of {name}", failure)
             self.say((RAISED, number, _pickling.dump_error(error)))
             return
-        limit, grace = limits
         self.runs.begin(number, fn, args, kwargs, limit=limit, grace=grace)
 
     def function(self, number, data):
@@ -143,12 +171,14 @@ class _Host:
     def tell(self, number, done, value):
         if value is _runs.TERMINATED:
             self.say((TERMINATED, number))
-        elif done and type(value) in _PLAIN:
+        elif done and is_plain((value,)):
             self.say((DONE, number, value, None, None))
         else:
             if done:
                 try:
-                    news = DONE, number, None, *encoded(_pickling.dump_result, value)
+                    data, buffers = encoded(_pickling.dump_result, value)
+                    news = DONE, number, None, data, buffers
+                    self.apart |= buffers is not None
                 except Exception as error:
                     done, value = False, error
             if not done:
@@ -163,8 +193,9 @@ class _Host:
 
     def send(self):
         news, self.outgoing = self.outgoing, []
+        apart, self.apart = self.apart, False
         if news:
-            self.news.put(news)
+            self.news.put(packed(news, apart))
 
     def rest(self):
         if self.ending and not self.runs.by_key:

@@ -56,29 +56,34 @@ class Functions:
     """The functions of calls as bytes, each with a number under which a host knows it."""
 
     def __init__(self):
-        self._known = {}  # function -> (number, bytes, what they stay good for)
+        self._known = {}  # function -> (number, bytes, its name, what they stay good for)
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
 
     def encoded(self, fn):
-        """Its number, and its bytes. Number 0: the bytes are good for this moment only."""
+        """Its number, its bytes, and its name. Number 0: the bytes are good for this moment."""
         try:
             known = self._known.get(fn)
         except TypeError:
             known = None  # nothing that can be a key
-        if known is not None and all(names.get(name) is value for names, name, value in known[2]):
-            return known[:2]
+        if known is not None and _still_good(known[3]):
+            return known[:3]
+        called = name_of(fn)
         if not hasattr(fn, "__module__") or not hasattr(fn, "__qualname__"):
-            return 0, _pickling.dumps(fn)  # a partial, or an object
+            return 0, _pickling.dumps(fn), called  # a partial, or an object
         data, watched = _pickling.dump_callable(fn)
         if watched is None or getattr(fn, "__self__", None) is not None:
-            return 0, data
+            return 0, data, called
         with self._lock:
             if len(self._known) >= _MOST_FUNCTIONS:
                 self._known.clear()
             number = next(self._numbers)
-            self._known[fn] = number, data, watched
-        return number, data
+            self._known[fn] = number, data, called, watched
+        return number, data, called
+
+
+def _still_good(watched):
+    return not watched or all(names.get(name) is value for names, name, value in watched)
 
 
 class Host:
@@ -89,6 +94,7 @@ class Host:
         self.news = Queue()
         self.calls = {}  # number -> Call
         self.outgoing = []
+        self.apart = False  # whether something in there has buffers
         self.functions = deque(maxlen=_host.MOST_FUNCTIONS)  # numbers of those that it knows
         self.future = self.pid = None
         self.ready = self.ending = False
@@ -117,18 +123,20 @@ class Hosts(Service):
         self.functions = Functions()
         self.numbers = itertools.count(1)
         self.hosts = []
-        self.pool = None
+        self.pool = self.fittest = None
         self.stillborn = 0
 
     # -- by who submits ------------------------------------------------------------------------
 
     def prepare(self, call):
         """Encodes a call, at once: what becomes of the arguments later is the caller's affair."""
-        arguments = call.args, call.kwargs
-        function = self.functions.encoded(call.fn)
-        call.args = *function, *_host.encoded(_pickling.dump_call, arguments)
+        number, function, call.fn = self.functions.encoded(call.fn)
+        if call.kwargs or not _host.is_plain(call.args):
+            arguments = _host.encoded(_pickling.dump_call, (call.args, call.kwargs))
+        else:
+            arguments = call.args, None
+        call.args = number, function, *arguments
         call.kwargs = None
-        call.fn = name_of(call.fn)
 
     # -- in the loop's thread --------------------------------------------------------------------
 
@@ -156,12 +164,15 @@ class Hosts(Service):
         host.future.add_done_callback(lambda _: urge(partial(self._host_over, host)))
 
     def has_room(self):
-        return any(len(host.calls) < self.concurrency for host in self.hosts if not host.ending)
+        fittest, least = None, self.concurrency
+        for host in self.hosts:
+            if len(host.calls) < least and not host.ending:
+                fittest, least = host, len(host.calls)
+        self.fittest = fittest
+        return fittest is not None
 
     def begin(self, call):
-        fit = [host for host in self.hosts if not host.ending]
-        # one that has not said that it is ready comes last
-        host = min(fit, key=lambda host: (len(host.calls) >= self.concurrency, len(host.calls)))
+        host = self.fittest
         if call.number is None:
             call.number = next(self.numbers)
         call.began = monotonic()
@@ -172,10 +183,11 @@ class Hosts(Service):
         elif number:
             host.functions.append(number)
         limit, grace = limits(call.options)
-        what = (number, function), (arguments, buffers), (limit, grace)
+        host.apart |= buffers is not None
+        what = number, function, arguments, buffers, limit, grace
         self._order(host, (_host.RUN, call.number, call.fn, *what))
         if limit is not None:
-            self.loop.call_later(limit + grace, self._look_after, host, call.number)
+            self._look_later(host, call)
 
     def _order(self, host, order):
         host.outgoing.append(order)
@@ -184,8 +196,9 @@ class Hosts(Service):
 
     def _send(self, host):
         orders, host.outgoing = host.outgoing, []
+        apart, host.apart = host.apart, False
         if orders:
-            host.orders.put(orders)
+            host.orders.put(_host.packed(orders, apart))
 
     def _hear(self, host):
         while True:
@@ -193,7 +206,7 @@ class Hosts(Service):
                 news = host.news.get(False)
             except Empty:
                 return
-            for what, number, *facts in news:
+            for what, number, *facts in _host.unpacked(news):
                 if what == _host.READY:
                     host.ready, host.pid, self.stillborn = True, number, 0
                 elif what == _host.ALIVE:
@@ -221,6 +234,9 @@ class Hosts(Service):
             return False, _pickling.payload_error(f"the result of {call.fn}", failure)
         return False, _runs.TERMINATED
 
+    def _look_later(self, host, call):
+        self.loop.call_later(sum(limits(call.options)), self._look_after, host, call.number)
+
     def _look_after(self, host, number):
         """The limit of a call and its grace are over."""
         call = host.calls.get(number)
@@ -232,9 +248,14 @@ class Hosts(Service):
         self.loop.call_later(patience, self._end_if_silent, host, host.pinged, call)
 
     def _end_if_silent(self, host, ping, call):
-        if host.answered < ping and host in self.hosts and call.number in host.calls:
+        if host not in self.hosts or host.calls.get(call.number) is not call:
+            return
+        if host.answered < ping:
             host.late = call
             host.future.terminate()
+        else:
+            # it began late, or was given up this very moment; but the loop may yet stand still
+            self._look_later(host, call)
 
     # -- how a host ends -------------------------------------------------------------------------
 
@@ -262,7 +283,7 @@ class Hosts(Service):
         waiting = list(host.outgoing)
         while True:
             try:
-                waiting[:0] = host.orders.get(False)
+                waiting[:0] = _host.unpacked(host.orders.get(False))
             except Empty:
                 break
         numbers = sorted(order[1] for order in waiting if order[0] == _host.RUN)

@@ -71,12 +71,12 @@ def map(
         from oxgang._map import _progress_bar
 
         bar = _progress_bar(fn, iterables, progress)
-    attempt = _Attempt(fn, retries, retry_on, timeout)
+    attempt = Attempt(fn, retries, retry_on, timeout)
     flight = partial(_Flight, attempt, iterables, limit, ordered)
     return _results(flight, _at_first(iterables, limit), return_exceptions, bar)
 
 
-class _Attempt:
+class Attempt:
     """A call, with its limit and further tries."""
 
     def __init__(self, fn, retries, retry_on, timeout):

@@ -127,17 +127,22 @@ class Service:
 
     def submit(self, call):
         """Takes a call in; False: it is closed."""
-        if self.thread is None:
-            self._start()
-        return self.inbox.put(call)
+        taken = self.inbox.put(call)
+        if taken and self.thread is None:
+            try:
+                self._start()
+            except BaseException:
+                call.future.cancel()  # nobody has it: the next one tries again
+                raise
+        return taken
 
     def _start(self):
         with self._starting:
-            if self.thread is not None or self.inbox.closed or self.inbox.forked:
+            if self.thread is not None:
                 return
             if _exit.shutting_down:
                 self.inbox.close()
-                return
+                raise RuntimeError("cannot schedule new futures after interpreter shutdown")
             self.before()
             loop = self.make_loop()
             thread = _LoopThread(self, target=self._live, args=(loop,), name=self.name, daemon=True)
@@ -461,8 +466,10 @@ def terminated_error(call, pid=None):
 
 def _set(future, result, error):
     # whoever has set it by hand was first
-    with contextlib.suppress(InvalidStateError):
+    try:
         if error is None:
             future.set_result(result)
         else:
             future.set_exception(error)
+    except InvalidStateError:
+        return
