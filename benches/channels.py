@@ -9,6 +9,16 @@ SIZES = {"small": (20_000, None), "1 kB": (10_000, 1_000), "100 kB": (2_000, 100
 _AHEAD = 100  # how many items a stream may be ahead of its taker
 
 
+ARRAYS = {
+    "100 kB": (1500, 100_000),
+    "1 MB": (300, 10**6),
+    "10 MB": (40, 10**7),
+    "100 MB": (6, 10**8),
+}
+_ARRAYS_AHEAD = 4
+_PAGE_OF_BYTES = 4096
+
+
 def _context(contender):
     return module_of(contender).get_context("fork")
 
@@ -98,4 +108,40 @@ def stream(senders, contender, scale):
             if child.exitcode:
                 raise AssertionError("wrong results: the figure would be worthless")
         figures[name] = (time.perf_counter() - began) / (senders * count)
+    return figures
+
+
+def send_arrays(put, ready, go, count, size):
+    import numpy
+
+    array = numpy.full(size, 3, "u1")
+    ready.release()
+    go.wait()
+    for _ in range(count):
+        put(array)
+
+
+def arrays(kind, contender, scale):
+    """From one process to this one; of each that arrives a number of every page is read."""
+    context, figures = _context(contender), {}
+    for name, (items, size) in ARRAYS.items():
+        count = max(3, int(items * scale))
+        if kind == "queue":
+            queue = context.Queue(_ARRAYS_AHEAD)
+            put, get = queue.put, queue.get
+        else:
+            reader, writer = context.Pipe(duplex=False)
+            put, get = writer.send, reader.recv
+        ready, go = context.Semaphore(0), context.Event()
+        child = context.Process(target=send_arrays, args=(put, ready, go, count, size))
+        child.start()
+        ready.acquire()
+        began = time.perf_counter()
+        go.set()
+        for _ in range(count):
+            array = get()
+            if int(array[::_PAGE_OF_BYTES].sum(dtype="u8")) != 3 * -(-size // _PAGE_OF_BYTES):
+                raise AssertionError("wrong results: the figure would be worthless")
+        figures[name] = (time.perf_counter() - began) / count
+        child.join()
     return figures

@@ -108,3 +108,39 @@ def _ours(loop):
     from oxgang.asyncio import call_soon_threadsafe
 
     return functools.partial(call_soon_threadsafe, loop)
+
+
+async def _fetch(number):
+    await asyncio.sleep(0)
+    return number
+
+
+async def _by_hand(items, limit):
+    semaphore = asyncio.Semaphore(limit)
+
+    async def one(item):
+        async with semaphore:
+            return await _fetch(item)
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one(item)) for item in items]
+    return sum(task.result() for task in tasks)
+
+
+async def _by_map(items, limit):
+    from oxgang.asyncio import map
+
+    return sum([number async for number in map(_fetch, items, limit=limit)])
+
+
+def many_items(contender, scale):
+    """A coroutine function over many items, a hundred at a time."""
+    count = max(_IN_FLIGHT, int(100_000 * scale))
+    way = _by_map if contender.is_oxgang else _by_hand
+    asyncio.run(way(range(1000), _IN_FLIGHT))
+    began = time.perf_counter()
+    total = asyncio.run(way(range(count), _IN_FLIGHT))
+    seconds = time.perf_counter() - began
+    if total != sum(range(count)):
+        raise AssertionError("wrong results: the figure would be worthless")
+    return {"item": seconds / count}

@@ -34,6 +34,29 @@ def dict_calls(contender, scale):
     return {"set": (between - began) / count, "get": (ended - between) / count}
 
 
+def arrays(contender, scale):
+    """One thread sets an array in a dict in a manager, and gets it and reads of every page."""
+    import numpy
+
+    figures = {}
+    with manager_of(contender) as manager:
+        items = manager.dict()
+        for name, calls, size in (("1 MB", 60, 10**6), ("10 MB", 12, 10**7)):
+            count, array = max(3, int(calls * scale)), numpy.full(size, 3, "u1")
+            items["key"] = array
+            began = time.perf_counter()
+            for _ in range(count):
+                items["key"] = array
+            between = time.perf_counter()
+            for _ in range(count):
+                if items["key"][::4096].max() != 3:
+                    raise AssertionError("wrong results: the figure would be worthless")
+            ended = time.perf_counter()
+            figures[f"set {name}"] = (between - began) / count
+            figures[f"get {name}"] = (ended - between) / count
+    return figures
+
+
 def objects(contender, scale):
     """One thread makes dicts in a manager, and lets them go."""
     count = max(10, int(OBJECTS * scale))

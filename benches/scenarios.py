@@ -328,6 +328,21 @@ SCENARIOS = {
             *(BOTH, ("standard",), "µs", "two processes put, two take; time per item"),
         ),
         Scenario(
+            "queue-arrays",
+            partial(channels.arrays, "queue"),
+            *(BOTH, ("standard",), "ms", "arrays from another process, by a queue; time per array"),
+        ),
+        Scenario(
+            "pipe-arrays",
+            partial(channels.arrays, "pipe"),
+            *(BOTH, ("standard",), "ms", "arrays from another process, by a pipe; time per array"),
+        ),
+        Scenario(
+            "manager-arrays",
+            managers.arrays,
+            *(BOTH, ("standard",), "ms", "arrays in a Manager().dict(), set and got"),
+        ),
+        Scenario(
             "start",
             start,
             *(BOTH, ("standard",), "ms", "a fresh pool in a fresh interpreter"),
@@ -422,6 +437,11 @@ SCENARIOS = {
             "loop-posts",
             loops.posts,
             *(LOCKS, ("standard",), "µs", "3,000 calls that a thread sends into a loop"),
+        ),
+        Scenario(
+            "loop-map",
+            loops.many_items,
+            *(LOCKS, ("standard",), "µs", "100,000 items, 100 at a time; by hand with a semaphore"),
         ),
         Scenario(
             "cpu-primes",

@@ -42,6 +42,7 @@ class FileServer(ThreadingHTTPServer):
     """Serves a folder. ``faults[path]`` is a list used up from the front; ``always`` stays."""
 
     daemon_threads = True
+    request_queue_size = 512  # who connects beyond the queue waits a second for the next try
 
     def __init__(self, folder, delay_s=0.0):
         super().__init__(("127.0.0.1", 0), _Handler)

@@ -117,7 +117,7 @@ def put_through(put, items):
 
 
 def write_and_tell(get, put, number):
-    """Writes into all of an array that came, and sends what was there first and the sum."""
+    """Writes into all of an array that came; sends what was there first, and the sum."""
     array = get()
     first = int(array[0])
     array[:] = number
@@ -151,11 +151,11 @@ def send_until_broken(reader, writer, item):
         os._exit(17)
 
 
-def send_bytes_thrice(connection, data):
+def send_bytes(connection, data):
     connection.send_bytes(data)
     connection.send_bytes(data, 1)
     connection.send([data])
-    connection.send_bytes(data)
+    connection.send_bytes(data[:1000])
 
 
 def churn_put_arrays(put):
@@ -176,3 +176,9 @@ def churn_get_arrays(get):
         ):
             os._exit(9)
         before = array
+
+
+def set_and_be_killed(items, size, count):
+    for number in range(count):
+        items[number] = numpy.full(size, number, "u1")
+    os.kill(os.getpid(), signal.SIGKILL)

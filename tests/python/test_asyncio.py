@@ -6,6 +6,7 @@ import gc
 import multiprocessing
 import threading
 import time
+import tracemalloc
 
 import calls
 import oxgang.multiprocessing
@@ -253,7 +254,14 @@ def test_a_hundred_thousand_items():
             total += number
         return total
 
-    assert asyncio.run(main()) == sum(range(100_000))
+    tracemalloc.start()
+    try:
+        assert asyncio.run(main()) == sum(range(100_000))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # 200 tasks and 400 results of some kB at most; a task for each item would be 100 MB
+    assert most < 4 << 20
 
 
 @pytest.mark.parametrize(

@@ -120,20 +120,24 @@ def test_many_buffers_in_one_message(way):
 
 def test_what_arrives_is_its_receivers_own(way):
     array = numpy.zeros(LONG, "u1")
-    children = [
-        way.context.Process(target=queueing.write_and_tell, args=(way.get, way.put, number))
-        for number in (1, 2)
-    ]
     mine = way.sent(array)[0]
     mine[:] = 9
-    for child in children:
-        way.put(array)
-        array[0] += 1  # after it was put: seen by nobody
+    for number in (1, 2):
+        told, tell = way.context.Pipe(duplex=False)
+        arguments = (way.get, tell.send, number)
+        child = way.context.Process(target=queueing.write_and_tell, args=arguments)
         child.start()
+        way.put(array)
+        assert told.recv() == (0, number * LONG)
         child.join()
-        number = children.index(child) + 1
-        assert way.get() == (number - 1, number * LONG)
-    assert (mine == 9).all() and array[1] == 0
+    assert (mine == 9).all() and not array.any()
+
+
+def test_what_is_put_is_as_it_was(our_way):
+    array = numpy.zeros(LONG, "u1")
+    our_way.put(array)
+    array[:] = 1
+    assert not our_way.get().any()
 
 
 def test_long_arrays_are_looked_at_where_they_are(our_way):
@@ -275,10 +279,12 @@ def test_a_pipe_holds_no_backlog_of_long_ones():
     assert child.exitcode == 17
 
 
-def test_bytes_of_connections(way):
-    reader, writer = way.context.Pipe(duplex=False)
+@pytest.mark.parametrize("module", [standard, ours], ids=["standard", "oxgang"])
+def test_bytes_of_connections(module):
+    context = module.get_context("fork")
+    reader, writer = context.Pipe(duplex=False)
     data = os.urandom(LONG)
-    child = way.context.Process(target=queueing.send_bytes_thrice, args=(writer, data))
+    child = context.Process(target=queueing.send_bytes, args=(writer, data))
     child.start()
     assert reader.recv_bytes() == data
     room = bytearray(LONG + 10)
@@ -356,3 +362,87 @@ def test_killed_senders_and_receivers_of_long_messages(kind):
     (back,) = way.sent(numpy.full(LONG, 5, "u1"))
     assert is_a_look(back) and (back == 5).all()
     way.close()
+
+
+# -- managers --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=[standard, ours], ids=["standard", "oxgang"])
+def manager(request):
+    with request.param.get_context("fork").Manager() as manager:
+        yield manager
+
+
+@pytest.mark.parametrize("name", arrays())
+def test_arrays_cross_a_manager_whole(manager, name):
+    array = arrays()[name]
+    items = manager.dict()
+    items["it"] = {"nested": [array, array]}
+    for back in items["it"]["nested"]:
+        numpy.testing.assert_array_equal(back, array)
+        assert calls.describe(back) == calls.describe(pickle.loads(pickle.dumps(array)))
+        assert back.flags.writeable
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+def test_bytes_cross_a_manager_whole(manager, kind):
+    items = manager.list()
+    for size in (0, 65_537, MB // 4, LONG):
+        data = kind(os.urandom(size))
+        items.append(data)
+        back = items[-1]
+        assert back == data and type(back) is kind
+
+
+def test_what_a_manager_gives_is_its_callers_own(manager):
+    items = manager.dict(it=numpy.zeros(LONG, "u1"))
+    first = items["it"]
+    first[:] = 1
+    assert not items["it"].any()
+    items["other"] = first
+    first[:] = 2
+    assert (items["other"] == 1).all() and (items.get("it") == 0).all()
+
+
+def test_a_manager_keeps_what_its_clients_have_sent_and_they_what_they_got():
+    with ours.get_context("fork").Manager() as manager:
+        items = manager.dict()
+        child = ours.get_context("fork").Process(
+            target=queueing.set_and_be_killed, args=(items, LONG, 6)
+        )
+        child.start()
+        child.join()
+        assert child.exitcode == -signal.SIGKILL
+        got = {number: items[number] for number in range(6)}
+        assert all(map(is_a_look, got.values()))
+        for number in range(10):
+            items["more"] = numpy.full(LONG, 99, "u1")
+            assert items["more"][number] == 99
+        assert [int(got[n].sum(dtype="u8")) for n in got] == [n * LONG for n in got]
+    assert [int(got[n].sum(dtype="u8")) for n in got] == [n * LONG for n in got]
+
+
+def test_a_thousand_long_calls_leave_nothing():
+    with ours.get_context("fork").Manager() as manager:
+        items, array = manager.dict(), numpy.zeros(10_000_000, "u1")
+
+        def footprints(count):
+            for number in range(count):
+                array[0] = number % 251
+                items["it"] = array
+                assert items["it"][0] == number % 251
+            gc.collect()
+            return calls.footprint()[1:], footprint_of(manager._process.pid)
+
+        (rss, _, descriptors, memfds, mappings), before = footprints(30)
+        now, after = footprints(1000)
+    assert now[0] <= rss + 4 * array.nbytes and now[2:4] == (descriptors, memfds)
+    assert now[4] <= mappings + 20
+    assert after[0] <= before[0] + 4 * array.nbytes and after[1] == before[1], (before, after)
+
+
+def footprint_of(pid):
+    """Bytes that a process has in memory, and its descriptors."""
+    with open(f"/proc/{pid}/statm") as statm:
+        resident = int(statm.read().split()[1]) * resource.getpagesize()
+    return resident, len(os.listdir(f"/proc/{pid}/fd"))

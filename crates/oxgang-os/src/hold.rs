@@ -51,6 +51,14 @@ impl Holder {
         }
     }
 
+    /// What is held alone is held beside others from now on, with no moment between.
+    ///
+    /// # Errors
+    /// If the kernel has no such locks.
+    pub fn share(&self, offset: u64, length: u64) -> Result<()> {
+        self.lock(libc::F_RDLCK, offset, length)
+    }
+
     /// Holds the part no more.
     ///
     /// # Errors
@@ -102,12 +110,13 @@ mod tests {
         assert!(!is_free(&segment, 1) && is_free(&segment, 0) && is_free(&segment, 2));
         let beside = Holder::of(&segment, false).unwrap();
         assert!(!beside.try_hold(PART, PART).unwrap());
-        alone.let_go(PART, PART).unwrap();
+        alone.share(PART, PART).unwrap();
+        assert!(!is_free(&segment, 1));
         let another = Holder::of(&segment, false).unwrap();
         assert!(beside.try_hold(PART, PART).unwrap() && another.try_hold(PART, PART).unwrap());
-        drop(beside);
+        drop((beside, alone));
         assert!(!is_free(&segment, 1));
-        drop(another);
+        another.let_go(PART, PART).unwrap();
         assert!(is_free(&segment, 1));
     }
 

@@ -82,17 +82,6 @@ impl Encoded<'_> {
         self.is_short().then_some(&self.bytes)
     }
 
-    /// All of it in one piece; `None` if something goes apart.
-    pub fn into_bytes(self) -> Option<Vec<u8>> {
-        if !self.apart.is_empty() {
-            return None;
-        }
-        if self.left.is_empty() {
-            return Some(self.bytes);
-        }
-        Some(self.parts().concat())
-    }
-
     /// The bytes as a payload, without what goes apart.
     pub fn into_payload(self) -> Payload {
         let foreign = |bytes| -> Foreign { Box::new(PyBackedBytes::from(bytes)) };

@@ -1,11 +1,12 @@
 //! The line between a proxy's thread and its thread in a manager's server: `oxgang::line` with
 //! Python's values and rules of waiting.
 //!
-//! | message | by | holds |
-//! |---|---|---|
-//! | [`PLAIN`] | asker | identity of the object, name of the method, arguments, keywords |
-//! | | answerer | kind of the answer, value |
-//! | [`PICKLED`] | either | a pickle of the same as a tuple |
+//! | a message | holds |
+//! |---|---|
+//! | of the asker's | identity of the object, name of the method, arguments, keywords |
+//! | of the answerer's | kind of the answer, value |
+//!
+//! as [`crate::message`] writes them. Long buffers go apart.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,14 +14,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use oxgang::line::{Line as Engine, Patience, Places, Trouble};
+use oxgang::shelf::{Apart, Letter};
 use oxgang_os::bell::Bell;
 use pyo3::exceptions::{PyEOFError, PyOSError, PyRuntimeError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyTuple};
+use pyo3::types::{PyDict, PyTuple};
 
-use crate::codec::{self, PICKLED, PLAIN};
-use crate::python::names;
+use crate::message::{self, Message};
 use crate::{raw, wait};
 
 /// More than this is not kept for the next message.
@@ -52,55 +53,6 @@ struct Inner {
     buffer: Vec<u8>,
 }
 
-/// A message on its way out.
-enum Message<'py> {
-    Plain(Vec<u8>),
-    Pickle(Bound<'py, PyBytes>),
-}
-
-impl Message<'_> {
-    fn tag(&self) -> u64 {
-        match self {
-            Self::Plain(_) => u64::from(PLAIN),
-            Self::Pickle(_) => u64::from(PICKLED),
-        }
-    }
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Plain(bytes) => bytes,
-            Self::Pickle(pickle) => pickle.as_bytes(),
-        }
-    }
-}
-
-fn message<'py, const N: usize>(
-    py: Python<'py>,
-    values: [&Bound<'py, PyAny>; N],
-) -> PyResult<Message<'py>> {
-    if let Some(bytes) = codec::encode(values).and_then(codec::Encoded::into_bytes) {
-        return Ok(Message::Plain(bytes));
-    }
-    let whole = PyTuple::new(py, values)?;
-    let pickle = names(py)?.dumps_back.bind(py).call1((whole,))?;
-    Ok(Message::Pickle(pickle.cast_into()?))
-}
-
-fn values<'py, const N: usize>(
-    py: Python<'py>,
-    tag: u64,
-    mut bytes: &[u8],
-) -> PyResult<Bound<'py, PyTuple>> {
-    if tag == u64::from(PICKLED) {
-        let pickle = PyBytes::new(py, bytes);
-        return Ok(names(py)?.loads.bind(py).call1((pickle,))?.cast_into()?);
-    }
-    if tag != u64::from(PLAIN) || bytes.is_empty() {
-        return Err(PyOSError::new_err("a message in an unknown encoding"));
-    }
-    bytes = &bytes[1..];
-    PyTuple::new(py, codec::decode::<&[u8], N>(py, &mut bytes, &[])?)
-}
-
 /// Waits without the interpreter: what came of it, and what a signal handler raised.
 fn waiting<T: Send>(
     py: Python<'_>,
@@ -113,6 +65,21 @@ fn waiting<T: Send>(
         let done = work(&Patience::new(pid == thread, &give_up));
         (done, raised.into_inner())
     })
+}
+
+/// Says a message by `say`.
+fn saying<T>(message: &Message<'_>, say: impl FnOnce(Letter<'_>) -> T) -> T {
+    match message.short() {
+        Some(bytes) => say(Letter { parts: &[bytes], apart: &[] }),
+        None => say(Letter { parts: &message.parts(), apart: &message.apart() }),
+    }
+}
+
+/// What came apart from the message in the buffer, before the other side may use its slot again.
+fn came_apart(line: &mut Engine, slot: Option<u32>, buffer: &[u8]) -> PyResult<Option<Arc<Apart>>> {
+    let Some(slot) = slot else { return Ok(None) };
+    let came = line.look(slot, message::length_apart(buffer)?)?;
+    Ok(Some(Arc::new(came)))
 }
 
 impl Line {
@@ -221,17 +188,18 @@ impl Line {
         args: &Bound<'py, PyAny>,
         kwds: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyTuple>> {
-        let question = message(py, [ident, name, args, kwds])?;
+        let question = Message::of_several(py, [ident, name, args, kwds])?;
         let mut guard = self.inner()?;
         let Inner { line, buffer } = guard.as_mut().ok_or_else(closed)?;
         buffer.clear();
-        let (bytes, tag) = (question.bytes(), question.tag());
-        let (done, raised) = waiting(py, |patience| line.ask(bytes, tag, buffer, patience));
-        let answered = done.map_err(|trouble| self.error(py, trouble, raised, true))?;
+        let (done, raised) =
+            saying(&question, |letter| waiting(py, |patience| line.ask(letter, buffer, patience)));
+        let slot = done.map_err(|trouble| self.error(py, trouble, raised, true))?;
+        let apart = came_apart(line, slot, buffer)?;
         // what unpickling runs may call through this thread's other ways, not through this one
         let taken = std::mem::take(buffer);
         drop(guard);
-        let answer = values::<2>(py, answered, &taken);
+        let answer = message::to_several::<2>(py, &taken, apart.as_ref());
         self.keep(taken);
         answer
     }
@@ -244,10 +212,11 @@ impl Line {
         self.waits.store(true, Ordering::Release);
         let (done, raised) = waiting(py, |patience| line.listen(buffer, patience));
         self.waits.store(false, Ordering::Release);
-        let tag = done.map_err(|trouble| self.error(py, trouble, raised, false))?;
+        let slot = done.map_err(|trouble| self.error(py, trouble, raised, false))?;
+        let apart = came_apart(line, slot, buffer)?;
         let taken = std::mem::take(buffer);
         drop(guard);
-        let request = values::<4>(py, tag, &taken);
+        let request = message::to_several::<4>(py, &taken, apart.as_ref());
         self.keep(taken);
         request
     }
@@ -255,11 +224,11 @@ impl Line {
     /// Sends an answer: a tuple of its kind and a value.
     fn send<'py>(&self, py: Python<'py>, answer: &Bound<'py, PyTuple>) -> PyResult<()> {
         let (kind, value) = (answer.get_borrowed_item(0)?, answer.get_borrowed_item(1)?);
-        let answer = message(py, [&kind.to_owned(), &value.to_owned()])?;
+        let answer = Message::of_several(py, [&kind.to_owned(), &value.to_owned()])?;
         let mut guard = self.inner()?;
         let Inner { line, .. } = guard.as_mut().ok_or_else(closed)?;
-        let (bytes, tag) = (answer.bytes(), answer.tag());
-        let (done, raised) = waiting(py, |patience| line.say(bytes, tag, patience));
+        let (done, raised) =
+            saying(&answer, |letter| waiting(py, |patience| line.say(letter, patience)));
         done.map_err(|trouble| self.error(py, trouble, raised, false))
     }
 

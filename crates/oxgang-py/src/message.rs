@@ -21,7 +21,7 @@ use oxgang::Payload;
 use oxgang::shelf::{self, Apart, Came};
 use pyo3::exceptions::{PyMemoryError, PyOSError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList};
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyTuple};
 
 use crate::codec::{self, Block, Encoded, PICKLED, PLAIN};
 use crate::payload::{dumped, lend};
@@ -65,10 +65,30 @@ impl<'py> Message<'py> {
         {
             return Ok(Self::with(Body::Long(bytes.clone()), Vec::new()));
         }
-        if let Some(encoded) = codec::encode([value]) {
-            let lent = lend(&encoded.apart)?;
-            return Ok(Self::with(Body::Plain(encoded), lent));
+        match Self::plain([value])? {
+            Some(message) => Ok(message),
+            None => Self::pickled(value),
         }
+    }
+
+    /// Of several, as a tuple.
+    pub fn of_several<const N: usize>(
+        py: Python<'py>,
+        values: [&Bound<'py, PyAny>; N],
+    ) -> PyResult<Self> {
+        match Self::plain(values)? {
+            Some(message) => Ok(message),
+            None => Self::pickled(PyTuple::new(py, values)?.as_any()),
+        }
+    }
+
+    fn plain<const N: usize>(values: [&Bound<'py, PyAny>; N]) -> PyResult<Option<Self>> {
+        let Some(encoded) = codec::encode(values) else { return Ok(None) };
+        let lent = lend(&encoded.apart)?;
+        Ok(Some(Self::with(Body::Plain(encoded), lent)))
+    }
+
+    fn pickled(value: &Bound<'py, PyAny>) -> PyResult<Self> {
         let (pickle, apart) = dumped(&names(value.py())?.dump_result, value)?;
         Ok(Self::with(Body::Pickle(pickle.get().take_payload()), lend(&apart)?))
     }
@@ -216,6 +236,33 @@ fn taken_apart<'a>(
     Ok((body, parts.map(|part| Piece::Far(apart, part)).collect()))
 }
 
+/// How many bytes came apart from a message, if some did.
+pub fn length_apart(message: &[u8]) -> PyResult<usize> {
+    if message.first() != Some(&APART) {
+        return Err(torn());
+    }
+    let count = word(message, 1)?;
+    let lengths = (0..count).map(|number| word(message, 3 + number));
+    let lengths = lengths.collect::<PyResult<Vec<_>>>()?;
+    Ok(shelf::places(lengths).ok_or_else(torn)?.1)
+}
+
+/// The several objects that a message is.
+pub fn to_several<'py, const N: usize>(
+    py: Python<'py>,
+    message: &[u8],
+    apart: Option<&Arc<Apart>>,
+) -> PyResult<Bound<'py, PyTuple>> {
+    let (body, buffers) = taken_apart(message, apart)?;
+    match body.split_first() {
+        Some((&PLAIN, mut rest)) => {
+            PyTuple::new(py, codec::decode::<_, N>(py, &mut rest, &buffers)?)
+        }
+        Some((&PICKLED, rest)) => Ok(unpickled(PyBytes::new(py, rest), &buffers)?.cast_into()?),
+        _ => Err(PyOSError::new_err("a message in an unknown encoding")),
+    }
+}
+
 /// All that came apart, as `bytes`.
 fn all_of<'py>(py: Python<'py>, apart: &Apart) -> PyResult<Bound<'py, PyBytes>> {
     raw::bytes_of(py, apart, 0..apart.mapping().length())
@@ -242,17 +289,25 @@ fn to_value<'py>(
         let [value] = codec::decode(py, &mut rest, &buffers)?;
         return Ok(value);
     }
-    let loads = names(py)?.loads.bind(py);
     let pickle = match (*kind, apart) {
         // read from a copy of our own: nobody can change it while it is looked at
         (RAW, Some(apart)) => all_of(py, apart)?,
         _ => PyBytes::new(py, rest),
     };
+    unpickled(pickle, &buffers)
+}
+
+fn unpickled<'py>(
+    pickle: Bound<'py, PyBytes>,
+    buffers: &[Piece<'_>],
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = pickle.py();
+    let loads = names(py)?.loads.bind(py);
     if buffers.is_empty() {
         return loads.call1((pickle,));
     }
     let owned = PyList::empty(py);
-    for buffer in &buffers {
+    for buffer in buffers {
         owned.append(buffer.to_buffer(py)?)?;
     }
     let options = PyDict::new(py);

@@ -80,6 +80,13 @@ impl Kernel {
         !excluded
     }
 
+    /// Who holds it alone goes on beside others.
+    fn share(&self, slot: u32, pid: u32) {
+        let mut held = self.0.borrow_mut();
+        let place = held.iter().position(|one| *one == (slot, pid, true)).expect("held alone");
+        held[place].2 = false;
+    }
+
     fn let_go(&self, slot: u32, pid: u32) {
         let mut held = self.0.borrow_mut();
         let place = held.iter().position(|one| (one.0, one.1) == (slot, pid)).expect("held");
@@ -134,6 +141,8 @@ impl User {
         if let Some(slot) = slot {
             self.queue.note_warm(slot, SLOT as u64);
             self.process.write(SHELF + slot as usize * SLOT, bytes);
+            self.process.step();
+            self.kernel.share(slot, self.pid);
         }
         let parts: &[&[u8]] = if parcel.is_some() { &[b"p"] } else { &[b"i", bytes] };
         let load = Load { parts, parcel };

@@ -24,6 +24,9 @@
 //! A line belongs to the process that made its end. A child has copies of the descriptors, which it
 //! closes; its parent's line goes on.
 
+mod shelf;
+
+use std::borrow::Cow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +42,9 @@ use oxgang_shm::Corrupt;
 use oxgang_shm::line::{self, DOZES, End, Found, SLEEPS, Wake};
 use oxgang_shm::watch::{WATCH_BYTES, Watch};
 
+use self::shelf::Shelf;
 use crate::segment::Mapped;
+use crate::shelf::{Apart, Letter};
 use crate::spin::{Spinner, budget_of_process};
 
 /// Bytes of each ring.
@@ -121,6 +126,7 @@ pub struct Line {
     watch: Watch<Mapped>,
     spinner: Spinner,
     born: u64,
+    shelf: Shelf,
     /// A question is open.
     open: bool,
 }
@@ -139,7 +145,8 @@ impl Line {
         bell.greet(&hello(), &[segment.as_fd(), places.segment.as_fd(), me.as_fd()])?;
         let mut greeting = greeted(&bell)?;
         let peer = peer_of(&mut greeting)?;
-        Ok(Self::new((end, words), bell, peer, places.watch.clone()))
+        let shelf = Shelf::new(Arc::new(segment), 0);
+        Ok(Self::new((end, words, shelf), bell, peer, places.watch.clone()))
     }
 
     /// Takes up the line that the other side offers: the asker's side.
@@ -158,18 +165,19 @@ impl Line {
         let end = End::open(words.clone()).map_err(std::io::Error::other)?;
         let watch = Watch::new(Mapped::new(places.map(0, WATCH_BYTES)?));
         bell.greet(&hello(), &[myself()?.as_fd()])?;
-        Ok(Self::new((end, words), bell, peer, watch))
+        let shelf = Shelf::new(Arc::new(memory), 1);
+        Ok(Self::new((end, words, shelf), bell, peer, watch))
     }
 
     fn new(
-        (end, words): (End<Mapped>, Mapped),
+        (end, words, shelf): (End<Mapped>, Mapped, Shelf),
         bell: Bell,
         peer: Process,
         watch: Watch<Mapped>,
     ) -> Self {
         let spinner = Spinner::new(budget_of_process());
         let (bell, born) = (Arc::new(bell), crate::generation());
-        Self { end, words, bell, peer, watch, spinner, born, open: false }
+        Self { end, words, bell, peer, watch, spinner, born, shelf, open: false }
     }
 
     /// The other side's process.
@@ -201,27 +209,27 @@ impl Line {
         !self.open && self.born == crate::generation()
     }
 
-    /// Asks; the answer comes behind what is in `into`, with its number.
+    /// Asks; the answer comes behind what is in `into`. What came apart from it is in the slot
+    /// that this gives: to be looked at before the next question.
     ///
     /// # Errors
     /// If there is no answer. What the question led to is not known then, and the line is done for.
     pub fn ask(
         &mut self,
-        question: &[u8],
-        tag: u64,
+        question: Letter<'_>,
         into: &mut Vec<u8>,
         patience: &Patience<'_>,
-    ) -> std::result::Result<u64, Trouble> {
+    ) -> std::result::Result<Option<u32>, Trouble> {
         if !self.usable() {
             return Err(Trouble::Broken(std::io::Error::other(
                 "the line has an open question, or is another process's",
             )));
         }
         self.open = true;
-        self.say(question, tag, patience)?;
-        let tag = self.listen(into, patience)?;
+        self.say(question, patience)?;
+        let slot = self.listen(into, patience)?;
         self.open = false;
-        Ok(tag)
+        Ok(slot)
     }
 
     /// Says something: the answer, if this is the answerer's side.
@@ -230,10 +238,15 @@ impl Line {
     /// If it was not said whole.
     pub fn say(
         &mut self,
-        message: &[u8],
-        tag: u64,
+        message: Letter<'_>,
         patience: &Patience<'_>,
     ) -> std::result::Result<(), Trouble> {
+        let packed = self.shelf.pack(message.apart);
+        let (tag, message) = match &packed {
+            Some(packed) => (u64::from(packed.slot) + 1, in_one(message.parts)),
+            None if message.apart.is_empty() => (0, in_one(message.parts)),
+            None => (0, Cow::Owned(message.in_line().concat())),
+        };
         self.end.begin();
         let mut at = 0;
         loop {
@@ -251,7 +264,8 @@ impl Line {
         }
     }
 
-    /// Waits for what the other side says: the next question, if this is the answerer's side.
+    /// Waits for what the other side says: the next question, if this is the answerer's side. What
+    /// came apart from it is in the slot that this gives: to be looked at before the answer.
     ///
     /// # Errors
     /// If nothing comes.
@@ -259,14 +273,26 @@ impl Line {
         &mut self,
         into: &mut Vec<u8>,
         patience: &Patience<'_>,
-    ) -> std::result::Result<u64, Trouble> {
+    ) -> std::result::Result<Option<u32>, Trouble> {
         loop {
             match self.end.hear(into)? {
-                Found::Message(tag) => return Ok(tag),
+                Found::Message(0) => return Ok(None),
+                Found::Message(tag) => {
+                    let slot = u32::try_from(tag - 1).map_err(std::io::Error::other)?;
+                    return Ok(Some(slot));
+                }
                 Found::Part(wake) => self.rouse(wake),
                 Found::Nothing => self.rest(patience, |end| end.has_more())?,
             }
         }
+    }
+
+    /// So many bytes that the other side has put into a slot.
+    ///
+    /// # Errors
+    /// If there is no such slot, or neither room for a mapping nor memory for a copy.
+    pub fn look(&mut self, slot: u32, bytes: usize) -> Result<Apart> {
+        self.shelf.look(slot, bytes)
     }
 
     fn rouse(&self, wake: Wake) {
@@ -349,6 +375,13 @@ enum Slept {
     Alone,
 }
 
+fn in_one<'a>(parts: &[&'a [u8]]) -> Cow<'a, [u8]> {
+    match parts {
+        [one] => Cow::Borrowed(one),
+        _ => Cow::Owned(parts.concat()),
+    }
+}
+
 fn myself() -> Result<Process> {
     let (pid, _) = process::own_numbers();
     Process::open(pid.cast_signed())
@@ -387,6 +420,7 @@ mod tests {
     use oxgang_shm::Words;
 
     use super::*;
+    use crate::shelf::{SLOTS, WORTH_SLOT};
 
     fn pair() -> (Line, Line) {
         let (one, other) = oxgang_os::link::Link::pair().unwrap();
@@ -398,6 +432,10 @@ mod tests {
         })
     }
 
+    fn letter<'a>(parts: &'a [&'a [u8]]) -> Letter<'a> {
+        parts.into()
+    }
+
     const STEADFAST: Patience<'static> = Patience { give_up: &|| false, sliced: false };
 
     #[test]
@@ -406,16 +444,17 @@ mod tests {
         assert_eq!(asker.peer(), std::process::id().cast_signed());
         let server = std::thread::spawn(move || {
             let mut heard = Vec::new();
-            while let Ok(tag) = answerer.listen(&mut heard, &STEADFAST) {
+            while answerer.listen(&mut heard, &STEADFAST).is_ok() {
                 heard.reverse();
-                answerer.say(&heard, tag + 1, &STEADFAST).unwrap();
+                answerer.say(letter(&[&heard]), &STEADFAST).unwrap();
                 heard.clear();
             }
         });
         for length in [0, 1, 100, RING / 4, RING, 10 * RING + 3] {
             let question: Vec<u8> = (0..length).map(|i| i as u8).collect();
             let mut answer = Vec::new();
-            assert_eq!(asker.ask(&question, 5, &mut answer, &STEADFAST).unwrap(), 6);
+            let (one, other) = question.split_at(length / 2);
+            asker.ask(letter(&[one, other]), &mut answer, &STEADFAST).unwrap();
             answer.reverse();
             assert_eq!(answer, question);
         }
@@ -427,12 +466,12 @@ mod tests {
     fn an_answer_that_came_before_the_end_counts() {
         let (mut asker, mut answerer) = pair();
         asker.open = true;
-        asker.say(b"question", 0, &STEADFAST).unwrap();
+        asker.say(letter(&[b"question"]), &STEADFAST).unwrap();
         answerer.listen(&mut Vec::new(), &STEADFAST).unwrap();
-        answerer.say(b"answer", 9, &STEADFAST).unwrap();
+        answerer.say(letter(&[b"answer"]), &STEADFAST).unwrap();
         drop(answerer);
         let mut answer = Vec::new();
-        assert_eq!(asker.listen(&mut answer, &STEADFAST).unwrap(), 9);
+        assert_eq!(asker.listen(&mut answer, &STEADFAST).unwrap(), None);
         assert_eq!(answer, b"answer");
         let none = asker.listen(&mut answer, &STEADFAST);
         assert!(matches!(none, Err(Trouble::Gone)));
@@ -444,25 +483,25 @@ mod tests {
         let (mut asker, mut answerer) = pair();
         let waiting = std::thread::spawn(move || {
             let mut answer = Vec::new();
-            asker.ask(b"question", 0, &mut answer, &STEADFAST).map(|tag| (tag, answer))
+            asker.ask(letter(&[b"question"]), &mut answer, &STEADFAST).map(|slot| (slot, answer))
         });
         answerer.listen(&mut Vec::new(), &STEADFAST).unwrap();
         while answerer.words.load(answerer.end.other_word(), Relaxed) != SLEEPS {
             std::thread::yield_now();
         }
         answerer.end.begin();
-        answerer.end.say(b"answer", 9).unwrap();
+        answerer.end.say(b"answer", 0).unwrap();
         drop(answerer);
-        assert_eq!(waiting.join().unwrap().unwrap(), (9, b"answer".to_vec()));
+        assert_eq!(waiting.join().unwrap().unwrap(), (None, b"answer".to_vec()));
     }
 
     #[test]
     fn a_wait_can_be_given_up_and_the_line_is_done_for() {
         let (mut asker, _answerer) = pair();
-        let given_up = asker.ask(b"?", 0, &mut Vec::new(), &Patience::new(true, &|| true));
+        let given_up = asker.ask(letter(&[b"?"]), &mut Vec::new(), &Patience::new(true, &|| true));
         assert!(matches!(given_up, Err(Trouble::Stopped)));
         assert!(!asker.usable());
-        let again = asker.ask(b"?", 0, &mut Vec::new(), &STEADFAST);
+        let again = asker.ask(letter(&[b"?"]), &mut Vec::new(), &STEADFAST);
         assert!(matches!(again, Err(Trouble::Broken(_))));
     }
 
@@ -475,7 +514,46 @@ mod tests {
         });
         bell.hang_up();
         assert!(waiting.join().unwrap());
-        let gone = asker.ask(b"?", 0, &mut Vec::new(), &STEADFAST);
+        let gone = asker.ask(letter(&[b"?"]), &mut Vec::new(), &STEADFAST);
         assert!(matches!(gone, Err(Trouble::Gone)));
+    }
+
+    #[test]
+    fn long_bytes_go_apart_and_stay_as_long_as_somebody_looks() {
+        let (mut asker, mut answerer) = pair();
+        let server = std::thread::spawn(move || {
+            let (mut heard, mut kept) = (Vec::new(), Vec::new());
+            while let Ok(slot) = answerer.listen(&mut heard, &STEADFAST) {
+                let came = answerer.look(slot.unwrap(), WORTH_SLOT).unwrap();
+                let mut all = vec![0; WORTH_SLOT];
+                came.mapping().read(0, &mut all);
+                if kept.len() < 3 {
+                    kept.push(came); // by the fourth a slot has to be used again
+                }
+                answerer.say(Letter { parts: &[&heard], apart: &[&all] }, &STEADFAST).unwrap();
+                heard.clear();
+            }
+            let mut byte = [0];
+            let first = kept.iter().map(|came| {
+                came.mapping().read(WORTH_SLOT - 1, &mut byte);
+                byte[0]
+            });
+            (
+                first.collect::<Vec<_>>(),
+                answerer.shelf.warm[1].iter().filter(|warm| **warm > 0).count(),
+            )
+        });
+        for number in 0..9_u8 {
+            let (long, mut answer) = (vec![number; WORTH_SLOT], Vec::new());
+            let letter = Letter { parts: &[b"x", &[number]], apart: &[&long] };
+            let slot = asker.ask(letter, &mut answer, &STEADFAST).unwrap();
+            assert_eq!(answer, [b'x', number]);
+            let mut all = vec![9; WORTH_SLOT];
+            asker.look(slot.unwrap(), WORTH_SLOT).unwrap().mapping().read(0, &mut all);
+            assert!(all == long);
+        }
+        assert!(asker.look(SLOTS, 1).is_err(), "there is no such slot");
+        drop(asker);
+        assert_eq!(server.join().unwrap(), (vec![0, 1, 2], 4));
     }
 }

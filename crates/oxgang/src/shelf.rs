@@ -44,12 +44,14 @@ pub const ALIGN: usize = 64;
 pub(crate) const SLOTS: u32 = 128;
 
 /// Behind the longest rings of two lanes.
-const FIRST_SLOT: u64 = 1 << 43;
-const SLOT: u64 = 1 << 40;
-const PAGE: u64 = 4096;
+pub(crate) const FIRST_SLOT: u64 = 1 << 43;
+pub(crate) const SLOT: u64 = 1 << 40;
+pub(crate) const PAGE: u64 = 4096;
 const MOST_WARM: u64 = 128 << 20;
-const KEPT_WARM: u64 = 16 << 20;
+pub(crate) const KEPT_WARM: u64 = 16 << 20;
 const STREAM: u64 = 4;
+/// A slot of a line that has so much keeps it when nobody looks any more.
+const LITTLE: u64 = 16 << 20;
 /// How many slices of a wait, of a tenth of a second each.
 const IDLE: u32 = 10;
 /// A slot that has so many times the memory that it needs gives back the rest.
@@ -98,7 +100,7 @@ pub fn places(lengths: impl IntoIterator<Item = usize>) -> Option<(Vec<usize>, u
 }
 
 /// The same of parts that are there.
-fn places_of(parts: &[&[u8]]) -> (Vec<usize>, u64) {
+pub(crate) fn places_of(parts: &[&[u8]]) -> (Vec<usize>, u64) {
     let lengths = parts.iter().map(|part| part.len());
     // each part is less than half of what a word can count, and there are not so many
     places(lengths).map_or((Vec::new(), u64::MAX), |(places, bytes)| (places, bytes as u64))
@@ -112,15 +114,25 @@ pub struct Apart {
     home: Option<Home>,
 }
 
-/// Of which lane they came.
+/// Where they came from, which is told when nobody here looks at them any more.
 #[derive(Debug)]
-struct Home {
-    region: Weak<Region>,
-    number: usize,
-    lanes: usize,
+enum Home {
+    Lane { region: Weak<Region>, number: usize, lanes: usize },
+    Line { segment: Weak<Segment>, from: u64 },
 }
 
 impl Apart {
+    /// From a slot of a line.
+    pub(crate) fn of_line(mapping: PrivateMapping, segment: &Arc<Segment>, from: u64) -> Self {
+        let home = Home::Line { segment: Arc::downgrade(segment), from };
+        Self { mapping: Some(mapping), home: Some(home) }
+    }
+
+    /// A copy, which nobody else is to hear of.
+    pub(crate) fn copied(mapping: PrivateMapping) -> Self {
+        Self { mapping: Some(mapping), home: None }
+    }
+
     /// Their memory.
     #[must_use]
     pub fn mapping(&self) -> &PrivateMapping {
@@ -132,11 +144,20 @@ impl Apart {
 impl Drop for Apart {
     fn drop(&mut self) {
         // before the look at what is free now
-        self.mapping = None;
-        let Some(home) = self.home.take() else { return };
-        let Some(region) = home.region.upgrade() else { return };
-        if let Ok(lane) = lane::open(&region, home.number, home.lanes) {
-            tidy(&lane, kept(&lane));
+        let bytes = self.mapping.take().map_or(0, |mapping| mapping.length() as u64);
+        match self.home.take() {
+            Some(Home::Lane { region, number, lanes }) => {
+                let Some(region) = region.upgrade() else { return };
+                if let Ok(lane) = lane::open(&region, number, lanes) {
+                    tidy(&lane, kept(&lane));
+                }
+            }
+            Some(Home::Line { segment, from }) if bytes > LITTLE => {
+                let Some(segment) = segment.upgrade() else { return };
+                // memory that stays is only memory that stays
+                let _left = release_free(&segment, from, bytes);
+            }
+            _ => {}
         }
     }
 }
@@ -181,27 +202,31 @@ fn look_at(lane: &Lane, parcel: Parcel) -> Result<Apart> {
     if parcel.bytes > SLOT {
         return Err(Error::other("a parcel longer than its slot"));
     }
-    let held = || {
-        let holder = Holder::of(segment, false)?;
-        match holder.try_hold(place, SLOT)? {
-            true => holder.map_private(place, bytes),
-            false => Err(std::io::ErrorKind::WouldBlock.into()),
-        }
-    };
     let rings = lane.rings();
-    let home = Home {
-        region: Arc::downgrade(rings.region()),
-        number: rings.number(),
-        lanes: rings.lanes(),
-    };
-    Ok(match held() {
-        Ok(mapping) => Apart { mapping: Some(mapping), home: Some(home) },
+    let region = Arc::downgrade(rings.region());
+    let home = Home::Lane { region, number: rings.number(), lanes: rings.lanes() };
+    match held(segment, place, bytes) {
+        Ok(mapping) => Ok(Apart { mapping: Some(mapping), home: Some(home) }),
         // there is no descriptor, or somebody is just looking whether the slot is free
-        Err(_) => {
-            let copy = PrivateMapping::copy_of(segment, place, bytes)?;
-            Apart { mapping: Some(copy), home: None }
-        }
-    })
+        Err(_) => PrivateMapping::copy_of(segment, place, bytes).map(Apart::copied),
+    }
+}
+
+fn release_free(segment: &Segment, from: u64, bytes: u64) -> Result<()> {
+    let holder = Holder::of(segment, true)?;
+    if holder.try_hold(from, SLOT)? {
+        segment.release(from, bytes.next_multiple_of(PAGE))?;
+    }
+    Ok(())
+}
+
+/// What is in a slot, mapped and held.
+pub(crate) fn held(segment: &Segment, from: u64, bytes: usize) -> Result<PrivateMapping> {
+    let holder = Holder::of(segment, false)?;
+    match holder.try_hold(from, SLOT)? {
+        true => holder.map_private(from, bytes),
+        false => Err(std::io::ErrorKind::WouldBlock.into()),
+    }
 }
 
 fn place(lane: &Lane, slot: u32) -> Result<(&Segment, u64)> {
@@ -257,12 +282,19 @@ fn packed(lane: &Lane, apart: &[&[u8]]) -> Result<Option<Packed>> {
     } else {
         lane.note_warm(slot, warm.max(end));
     }
-    reach(segment, from + SLOT)?;
-    for (part, place) in apart.iter().zip(places) {
-        segment.write_at(from + place as u64, part)?;
-    }
+    fill(segment, from, apart, &places)?;
+    holder.holder.share(from, SLOT)?;
     tidy(lane, kept(lane));
     Ok(Some(Packed { parcel: Parcel { slot, bytes }, _holder: holder.holder }))
+}
+
+/// Writes the parts at their places in a slot that is held alone.
+pub(crate) fn fill(segment: &Segment, from: u64, apart: &[&[u8]], places: &[usize]) -> Result<()> {
+    reach(segment, from + SLOT)?;
+    for (part, place) in apart.iter().zip(places) {
+        segment.write_at(from + *place as u64, part)?;
+    }
+    Ok(())
 }
 
 /// Who holds slots of a lane alone.

@@ -21,6 +21,7 @@
 //! | holds a free slot alone | sender, without a lock of the queue's | the kernel lets go: it is free as before |
 //! | looks once more whether it is free | the same | the same |
 //! | writes *warm*, then the bytes | the same | the same; the next one writes over them |
+//! | holds it beside others | sender | the kernel lets go: it is free as before |
 //! | *bytes*, *number*, *last*, *count* | sender, under its lock | it passes for named until the next message has been received, in whose place it stood |
 //! | the message, committed | the same | sent; the number keeps the slot |
 //! | lets go | sender | – |
@@ -31,6 +32,9 @@
 //! A receiver that cannot hold a slot copies the bytes before it commits. That is always right, also
 //! if it cannot because a sender has just taken hold of the slot: that sender has yet to look once
 //! more, and finds it named.
+//!
+//! A sender that is about to send holds its slot beside others: whoever receives may be quicker than
+//! it is in letting go.
 //!
 //! sync: the kernel's lock is the order between a sender that lets go and the next that takes hold: what
 //! the first has stored the second sees.
@@ -111,6 +115,38 @@ pub struct Unnamed {
     pub used: bool,
 }
 
+impl Unnamed {
+    /// The order in which to try slots for so many bytes: the smallest of those that are warm
+    /// enough, then the warmest; those that were never used come last.
+    #[must_use]
+    pub fn rank(&self, bytes: u64) -> (u64, u64) {
+        if self.warm >= bytes { (0, self.warm) } else { (1, u64::MAX - self.warm) }
+    }
+}
+
+/// Holds the first free one of these slots, for so many bytes: `hold` says whether it could.
+///
+/// # Errors
+/// As `hold`.
+pub fn first_free<T>(
+    mut slots: Vec<Unnamed>,
+    bytes: u64,
+    mut hold: impl FnMut(Unnamed) -> Result<Option<T>>,
+) -> Result<Option<T>> {
+    slots.sort_by_key(|slot| slot.rank(bytes));
+    let mut tried = 0;
+    for found in slots {
+        tried += usize::from(found.used);
+        if !found.used || tried <= TRIES {
+            let held = hold(found)?;
+            if held.is_some() {
+                return Ok(held);
+            }
+        }
+    }
+    Ok(None)
+}
+
 impl<W: Words + Clone, R: Rings> Queue<W, R> {
     fn slot_at(&self, slot: u32) -> usize {
         assert!(slot < self.shape().slots, "no slot {slot}");
@@ -125,28 +161,12 @@ impl<W: Words + Clone, R: Rings> Queue<W, R> {
         (0..slots).filter_map(move |slot| self.slot(slot, received))
     }
 
-    /// Holds a free slot for so many bytes: the smallest of those that are warm enough, or else the
-    /// warmest; `None` if there is none, or most are held.
+    /// Holds a free slot for so many bytes; `None` if there is none, or most are held.
     ///
     /// # Errors
     /// As `holds`.
     pub fn hold_free(&self, bytes: u64, holds: &impl Holds) -> Result<Option<Unnamed>> {
-        let mut slots: Vec<Unnamed> = self.unnamed().collect();
-        slots.sort_by_key(|slot| match slot.warm >= bytes {
-            true => (0, slot.warm),
-            false => (1, u64::MAX - slot.warm),
-        });
-        let mut tried = 0;
-        for found in slots {
-            tried += usize::from(found.used);
-            if !found.used || tried <= TRIES {
-                let held = self.hold_if_free(found.slot, holds)?;
-                if held.is_some() {
-                    return Ok(held);
-                }
-            }
-        }
-        Ok(None)
+        first_free(self.unnamed().collect(), bytes, |found| self.hold_if_free(found.slot, holds))
     }
 
     /// Holds a slot if it is free: the slot as it is from then on.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use super::shelf::head_bytes;
 use super::*;
 use crate::HeapWords;
 
@@ -285,6 +286,60 @@ fn a_place_to_spin_is_free_again_in_time() {
     assert!(queue.start_spinning(140, 180), "whoever had it is gone");
     queue.stop_spinning();
     assert!(queue.start_spinning(141, 181));
+}
+
+fn with_shelf(slots: u32, shape: Shape) -> Queue<Arc<HeapWords>, HeapRings> {
+    let (words, shape) = (Arc::new(HeapWords::new(head_bytes(slots))), Shape { slots, ..shape });
+    Queue::<_, HeapRings>::create(&words, 0, shape);
+    Queue::open(words, 0, HeapRings::new(&shape)).unwrap()
+}
+
+fn put_parcel(queue: &Queue<Arc<HeapWords>, HeapRings>, slot: u32, bytes: u64) -> Sent {
+    let load = Load { parts: &[b"line"], parcel: Some(Parcel { slot, bytes }) };
+    assert_eq!(load.size(), Size { in_ring: 12, on_shelf: bytes });
+    let may = queue.may_send(load.size());
+    let sent = queue.send(ME(), &Alone, Patience::None, true, load).unwrap();
+    assert_eq!(sent == Sent::Yes, may, "a look says so beforehand");
+    sent
+}
+
+#[test]
+fn parcels_count_as_if_they_were_in_the_ring() {
+    let queue = with_shelf(3, shape(0, 256));
+    assert_eq!(put_parcel(&queue, 0, 1000), Sent::Yes, "it is empty");
+    assert_eq!(put_parcel(&queue, 1, 1), Sent::Full);
+    assert_eq!(put(&queue, b"short"), Sent::Full);
+    assert_eq!(get(&queue), Some(b"line".to_vec()));
+    assert_eq!(put_parcel(&queue, 1, 100), Sent::Yes);
+    assert_eq!(put_parcel(&queue, 0, 100), Sent::Yes);
+    assert_eq!(put_parcel(&queue, 2, 100), Sent::Full);
+    let named: Vec<_> = queue.unnamed().map(|slot| slot.slot).collect();
+    assert_eq!(named, [2]);
+    assert_eq!(queue.parcels(), 3);
+}
+
+#[test]
+fn nonsense_on_the_shelf_is_an_error_and_not_a_panic() {
+    let slots = 2;
+    for word in (HEAD_BYTES..head_bytes(slots)).step_by(8) {
+        for value in [1, 7, 1 << 40, u64::MAX] {
+            let queue = with_shelf(slots, shape(0, 256));
+            assert_eq!(put_parcel(&queue, 1, 9), Sent::Yes);
+            queue.words().store(word, value, Relaxed);
+            let load = Load { parts: &[], parcel: Some(Parcel { slot: 0, bytes: 1 }) };
+            let _any = queue.send(ME(), &Alone, Patience::None, true, load);
+            assert!(queue.unnamed().count() <= slots as usize);
+            assert_eq!(get(&queue), Some(b"line".to_vec()));
+        }
+    }
+    for name in [2, 0xffff, 1, u64::MAX] {
+        let queue = with_shelf(slots, shape(0, 0));
+        put_parcel(&queue, 1, 9);
+        // no slot of that number, or nothing in it
+        queue.rings().0[0].store(8, name, Relaxed);
+        let got = queue.receive(ME(), &Alone, Patience::None, usize::MAX, |_| Ok(()));
+        assert!(got.is_err(), "{name}");
+    }
 }
 
 #[test]

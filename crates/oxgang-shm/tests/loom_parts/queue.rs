@@ -8,8 +8,9 @@ use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 use oxgang_shm::Words;
+use oxgang_shm::queue::shelf::{Holds, Parcel, head_bytes};
 use oxgang_shm::queue::token::Doorbell;
-use oxgang_shm::queue::{Got, HEAD_BYTES, Patience, Queue, Rings, Sent, Shape};
+use oxgang_shm::queue::{Got, HEAD_BYTES, Load, Patience, Queue, Rings, Sent, Shape};
 use oxgang_shm::sync::{Kernel, Rest, Who};
 
 use super::{LoomWords, Shared};
@@ -194,5 +195,117 @@ fn the_descriptor_is_true_when_all_is_quiet() {
         sender.join().unwrap();
         let there = model.0.bytes.load(Ordering::SeqCst) > 0;
         assert_eq!(there, got == Got::Nothing);
+    });
+}
+
+/// One slot, and who holds it: 0: nobody; 100: a sender, alone; otherwise so many receivers. Each
+/// look is one step, as the kernel's.
+#[derive(Clone)]
+struct Slot {
+    model: Model,
+    bytes: Arc<[AtomicU64; 2]>,
+    held: Arc<AtomicU64>,
+}
+
+const ALONE: u64 = 100;
+
+impl Holds for Slot {
+    fn try_hold(&self, _slot: u32) -> Result<bool> {
+        Ok(self.held.compare_exchange(0, ALONE, Ordering::AcqRel, Ordering::Relaxed).is_ok())
+    }
+    fn let_go(&self, _slot: u32) -> Result<()> {
+        // from alone to nobody, or one of several less
+        let alone = self.held.compare_exchange(ALONE, 0, Ordering::AcqRel, Ordering::Acquire);
+        if alone.is_err() {
+            self.held.fetch_sub(1, Ordering::AcqRel);
+        }
+        Ok(())
+    }
+}
+
+impl Slot {
+    fn new() -> Self {
+        let words = |bytes: usize| Shared(LoomWords::new((0..bytes).step_by(8), true));
+        let (head, ring) = (words(head_bytes(1)), words(RING));
+        let shape = Shape { most: 0, limit: 0, first: RING, rings: 1, slots: 1 };
+        Queue::<_, One>::create(&head, 0, shape);
+        let beds = BEDS.into_iter().map(|at| (at, Condvar::new())).collect();
+        let (asleep, bytes) = (Mutex::new(()), AtomicU64::new(0));
+        let model = Model(Arc::new(Memory { head, ring, asleep, beds, bytes }));
+        let bytes = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
+        Self { model, bytes, held: Arc::new(AtomicU64::new(0)) }
+    }
+
+    /// Sends a number, in the slot if that is free, and else in line.
+    fn send(&self, number: u64) {
+        let queue = self.model.queue();
+        let free = queue.hold_free(2, self).unwrap();
+        if free.is_some() {
+            self.bytes.iter().for_each(|byte| byte.store(number, Ordering::Relaxed));
+            self.held.store(1, Ordering::Release);
+        }
+        let line = [number as u8];
+        let load =
+            Load { parts: &[&line], parcel: free.map(|free| Parcel { slot: free.slot, bytes: 2 }) };
+        let sent = queue.send_in_time(who(number as u32), &self.model, load);
+        assert_eq!(sent.unwrap(), Sent::Yes);
+        if free.is_some() {
+            self.let_go(0).unwrap();
+        }
+    }
+
+    fn look(&self) -> [u64; 2] {
+        [self.bytes[0].load(Ordering::Relaxed), self.bytes[1].load(Ordering::Relaxed)]
+    }
+
+    /// Receives one, looks at it once more after it was received, and lets go.
+    fn receive(&self) -> u64 {
+        let (mut number, mut looks) = (0, false);
+        let got = self.model.queue().receive_in_time(who(9), &self.model, |shown| {
+            let mut line = [0];
+            (shown.read)(0, &mut line);
+            number = u64::from(line[0]);
+            if shown.parcel.is_some() {
+                let beside = |held| (held != ALONE).then_some(held + 1);
+                let held = self.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, beside);
+                looks = held.is_ok();
+                if !looks {
+                    assert_eq!(self.look(), [number; 2], "copied before it is received");
+                }
+            }
+            Ok(())
+        });
+        assert_eq!(got.unwrap(), Got::Message);
+        if looks {
+            assert_eq!(self.look(), [number; 2], "as long as it is held");
+            self.let_go(0).unwrap();
+        }
+        number
+    }
+}
+
+#[test]
+fn a_slot_is_written_by_one_when_nobody_looks() {
+    check(2, || {
+        let slot = Slot::new();
+        let other = slot.clone();
+        let sender = thread::spawn(move || (1..=2).for_each(|number| other.send(number)));
+        assert_eq!([slot.receive(), slot.receive()], [1, 2]);
+        sender.join().unwrap();
+    });
+}
+
+#[test]
+fn senders_take_turns_at_a_slot() {
+    check(2, || {
+        let slot = Slot::new();
+        let senders = [1, 2].map(|number| {
+            let slot = slot.clone();
+            thread::spawn(move || slot.send(number))
+        });
+        let mut both = [slot.receive(), slot.receive()];
+        senders.into_iter().for_each(|sender| sender.join().unwrap());
+        both.sort_unstable();
+        assert_eq!(both, [1, 2]);
     });
 }
