@@ -59,6 +59,14 @@ def _ours(in_flight, **shape):
         yield pool.submit
 
 
+@contextmanager
+def _our_map(in_flight, **shape):
+    from oxgang.asyncio import CoroutinePoolExecutor
+
+    with CoroutinePoolExecutor(in_flight, loop="asyncio", **shape) as pool:
+        yield pool.map
+
+
 def submitted(contender, scale):
     """From synchronous code, on asyncio's own loop for both."""
     count = max(100, int(20_000 * scale))
@@ -73,9 +81,16 @@ def submitted(contender, scale):
 async def _in_aiomultiprocess(count, concurrency):
     import aiomultiprocess
 
-    options = {"processes": WORKERS, "childconcurrency": concurrency, "queuecount": WORKERS}
+    options = {"processes": WORKERS, "queuecount": WORKERS}
+    if concurrency is not None:
+        options["childconcurrency"] = concurrency
     async with aiomultiprocess.Pool(**options) as pool:
         await pool.map(nothing, range(2 * WORKERS))
+        if concurrency is None:
+            began = time.perf_counter()
+            for number in range(count):
+                _check(await pool.apply(nothing, (number,)), number)
+            return (time.perf_counter() - began) / count
         began = time.perf_counter()
         _check(sum(await pool.map(nothing, range(count))), sum(range(count)))
         return (time.perf_counter() - began) / count
@@ -83,23 +98,34 @@ async def _in_aiomultiprocess(count, concurrency):
 
 def in_processes(contender, scale):
     """Two processes, each with so many in flight at most."""
-    count = max(100, int(10_000 * scale))
     figures = {}
-    for concurrency in (THEIR_OWN, IN_FLIGHT):
+    for concurrency, count in ((None, 200), (THEIR_OWN, 10_000), (IN_FLIGHT, 10_000)):
+        count = max(20, int(count * scale))  # noqa: PLW2901 - at this scale
         if contender.name == "aiomultiprocess":
             seconds = asyncio.run(_in_aiomultiprocess(count, concurrency))
         else:
             seconds = _in_ours(count, concurrency)
-        figures[f"{concurrency} in flight"] = seconds
+        what = "one after the other" if concurrency is None else f"{concurrency} in flight"
+        figures[what] = seconds
     return figures
 
 
-def _in_ours(count, concurrency):
-    with _ours(WORKERS * concurrency, processes=WORKERS) as submit:
-        _check([f.result() for f in [submit(nothing, n) for n in range(8)]], list(range(8)))
+async def _one_after_the_other(count):
+    with _ours(WORKERS * THEIR_OWN, processes=WORKERS) as submit:
+        await asyncio.gather(*[submit(nothing, number) for number in range(2 * WORKERS)])
         began = time.perf_counter()
-        futures = [submit(nothing, number) for number in range(count)]
-        _check(sum(future.result() for future in futures), sum(range(count)))
+        for number in range(count):
+            _check(await submit(nothing, number), number)
+        return (time.perf_counter() - began) / count
+
+
+def _in_ours(count, concurrency):
+    if concurrency is None:
+        return asyncio.run(_one_after_the_other(count))
+    with _our_map(WORKERS * concurrency, processes=WORKERS) as run:
+        _check(list(run(nothing, range(2 * WORKERS))), list(range(2 * WORKERS)))
+        began = time.perf_counter()
+        _check(sum(run(nothing, range(count))), sum(range(count)))
         return (time.perf_counter() - began) / count
 
 

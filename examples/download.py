@@ -186,7 +186,7 @@ def judged(url, place, offset, answer):
 
 def opened(place, headers, resumed):
     """The part, to be gone on with or begun."""
-    part = open(place.part, "ab" if resumed else "wb")
+    part = open(place.part, "ab" if resumed else "wb")  # noqa: SIM115 - whoever asks closes it
     if not resumed:  # emptied first: old bytes must never stand under a new validator
         place.remember(validator=_validator(headers))
     return part
@@ -289,7 +289,7 @@ class Place:
 
     def lock_file(self):
         """What is to be locked, open; the kernel frees it on death."""
-        return open(self._note.with_suffix(".lock"), "w")  # noqa: SIM115 - whoever asks closes it
+        return open(self._note.with_suffix(".lock"), "w")
 
     @contextmanager
     def locked(self):

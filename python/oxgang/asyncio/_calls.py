@@ -37,19 +37,21 @@ class Call:
         "fn",
         "future",
         "kwargs",
+        "limit",
         "losses",
         "number",
         "options",
         "terminated",
     )
 
-    def __init__(self, future, fn, args, kwargs, *, context, options):
+    def __init__(self, future, fn, args, kwargs, *, context, options, limit):
         self.future = future
         self.fn = fn
         self.args = args
         self.kwargs = kwargs
         self.context = context
         self.options = options
+        self.limit = limit  # seconds, None: any number; and the grace
         self.number = None
         self.began = None  # when, on the monotonic clock; None: it never has
         self.errors = 0  # what its tries so far have raised

@@ -72,11 +72,6 @@ def encoded(dump, value):
     return bytes(made), None
 
 
-def decoded(plain, data, buffers):
-    """The value of news that are `DONE`."""
-    return plain if data is None else loads(data, buffers=buffers or ())
-
-
 def live(orders, news, start):
     """A host's life, as a task of a worker."""
     loop, initializer, initargs, watch_blocking = start

@@ -37,6 +37,7 @@ from collections import deque
 from concurrent.futures import BrokenExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from pickle import loads
 from queue import Empty
 from time import monotonic
 
@@ -44,7 +45,7 @@ from oxgang import _pickling
 from oxgang._faults import crash_error
 from oxgang.asyncio import _host, _runs
 from oxgang.asyncio._calls import name_of
-from oxgang.asyncio._service import Service, limits
+from oxgang.asyncio._service import Service
 from oxgang.multiprocessing.queues import Queue
 
 _STILLBORN = 3
@@ -182,10 +183,13 @@ class Hosts(Service):
             function = None
         elif number:
             host.functions.append(number)
-        limit, grace = limits(call.options)
-        host.apart |= buffers is not None
+        limit, grace = call.limit
+        if buffers is not None:
+            host.apart = True
         what = number, function, arguments, buffers, limit, grace
-        self._order(host, (_host.RUN, call.number, call.fn, *what))
+        if not host.outgoing:
+            self.loop.call_soon(self._send, host)
+        host.outgoing.append((_host.RUN, call.number, call.fn, *what))
         if limit is not None:
             self._look_later(host, call)
 
@@ -201,13 +205,18 @@ class Hosts(Service):
             host.orders.put(_host.packed(orders, apart))
 
     def _hear(self, host):
+        done = _host.DONE
         while True:
             try:
                 news = host.news.get(False)
             except Empty:
                 return
             for what, number, *facts in _host.unpacked(news):
-                if what == _host.READY:
+                if what == done:
+                    call = host.calls.pop(number, None)
+                    if call is not None:
+                        self.finish(call, *_decoded(call, facts))
+                elif what == _host.READY:
                     host.ready, host.pid, self.stillborn = True, number, 0
                 elif what == _host.ALIVE:
                     host.answered = number
@@ -222,20 +231,12 @@ class Hosts(Service):
                 else:
                     call = host.calls.pop(number, None)
                     if call is not None:
-                        self.finish(call, *self._decoded(call, what, facts))
-
-    def _decoded(self, call, what, facts):
-        try:
-            if what == _host.DONE:
-                return True, _host.decoded(*facts)
-            if what == _host.RAISED:
-                return False, _pickling.load_error(facts[0])
-        except Exception as failure:
-            return False, _pickling.payload_error(f"the result of {call.fn}", failure)
-        return False, _runs.TERMINATED
+                        raised = what == _host.RAISED
+                        error = _pickling.load_error(facts[0]) if raised else _runs.TERMINATED
+                        self.finish(call, False, error)
 
     def _look_later(self, host, call):
-        self.loop.call_later(sum(limits(call.options)), self._look_after, host, call.number)
+        self.loop.call_later(sum(call.limit), self._look_after, host, call.number)
 
     def _look_after(self, host, number):
         """The limit of a call and its grace are over."""
@@ -244,7 +245,7 @@ class Hosts(Service):
             return
         host.pinged += 1
         self._order(host, (_host.ASK, host.pinged))
-        patience = max(limits(call.options)[1], _LEAST_ANSWER_S)
+        patience = max(call.limit[1], _LEAST_ANSWER_S)
         self.loop.call_later(patience, self._end_if_silent, host, host.pinged, call)
 
     def _end_if_silent(self, host, ping, call):
@@ -365,13 +366,23 @@ class Hosts(Service):
         return {**super().statistics(), "workers": workers}
 
 
+def _decoded(call, facts):
+    plain, data, buffers = facts
+    if data is None:
+        return True, plain
+    try:
+        return True, loads(data, buffers=buffers or ())
+    except Exception as failure:
+        return False, _pickling.payload_error(f"the result of {call.fn}", failure)
+
+
 def _fact(host, call, error):
     """How a call was lost, as `crash_error` takes it."""
     seconds = monotonic() - call.began
     pid, code = getattr(error, "pid", None), getattr(error, "exitcode", None)
     pid = host.pid if pid is None else pid
     if host.late is call:
-        return pid, code, seconds, "time", limits(call.options)[0], None, "", None
+        return pid, code, seconds, "time", call.limit[0], None, "", None
     if isinstance(error, MemoryError):
         facts = error.limit, error.used, "", error.peak
         return pid, code, seconds, "memory", *facts

@@ -7,7 +7,7 @@ from contextvars import copy_context
 from oxgang import _options
 from oxgang.asyncio._calls import Call, CoroutineFuture, refuse_plain
 from oxgang.asyncio._run import loop_factory
-from oxgang.asyncio._service import OwnLoop
+from oxgang.asyncio._service import OwnLoop, limits
 from oxgang.asyncio._watchdog import checked
 from oxgang.concurrent.futures import _exit
 from oxgang.concurrent.futures._base import Executor
@@ -94,6 +94,7 @@ class CoroutinePoolExecutor(Executor):
             retries=retries,
             retry_on=retry_on,
         )
+        self._limit = limits(self._options)
         watch_blocking = checked(watch_blocking)
         name = thread_name_prefix or f"CoroutinePoolExecutor-{CoroutinePoolExecutor._counter()}"
         self._context = context and processes is None
@@ -156,16 +157,27 @@ class CoroutinePoolExecutor(Executor):
 
     def _submit(self, options, fn, args, kwargs):
         refuse_plain(fn)
-        service = self._service
+        call = self._call(options, fn, args, kwargs)
+        if not self._service.submit(call):
+            raise self._refusal()
+        return call.future
+
+    def _submit_many(self, fn, calls):
+        refuse_plain(fn)
+        many = [self._call(self._options, fn, args, {}) for args in calls]
+        if many and not self._service.submit(many):
+            raise self._refusal()
+        return [call.future for call in many]
+
+    def _call(self, options, fn, args, kwargs):
         future = CoroutineFuture()
-        future._service = service
+        future._service = self._service
         context = copy_context() if self._context else None
-        call = Call(future, fn, args, kwargs, context=context, options=options)
+        limit = self._limit if options is self._options else limits(options)
+        call = Call(future, fn, args, kwargs, context=context, options=options, limit=limit)
         if self._prepare is not None:
             self._prepare(call)
-        if not service.submit(call):
-            raise self._refusal()
-        return future
+        return call
 
     def _refusal(self):
         service = self._service

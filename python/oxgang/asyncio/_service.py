@@ -47,6 +47,7 @@ from oxgang.asyncio._watchdog import Watchdog
 from oxgang.concurrent.futures import _exit
 
 _LOGGER = logging.getLogger("oxgang.asyncio")
+_CALLS = (Call, list)  # what in an inbox is no order
 _PATIENCE_S = 1.0  # for coroutines that were cancelled at the end
 _LAST_WAIT_S = 2.0  # for a loop that was told to end at once
 
@@ -78,6 +79,15 @@ class _LoopThread(_exit.ServingThread):
         super().join(left if timeout is None else min(left, timeout))
         if self.is_alive():
             self._service.leave_behind()
+
+
+def _calls_in(items):
+    """The calls among what comes out of an inbox, which has single ones, lists and orders."""
+    for item in items:
+        if type(item) is Call:
+            yield item
+        elif type(item) is list:
+            yield from item
 
 
 class _Handle:
@@ -125,14 +135,15 @@ class Service:
 
     # -- from any thread ---------------------------------------------------------------------
 
-    def submit(self, call):
-        """Takes a call in; False: it is closed."""
-        taken = self.inbox.put(call)
+    def submit(self, calls):
+        """Takes a call, or a list of some, in; False: it is closed."""
+        taken = self.inbox.put(calls)
         if taken and self.thread is None:
             try:
                 self._start()
             except BaseException:
-                call.future.cancel()  # nobody has it: the next one tries again
+                for call in _calls_in([calls]):
+                    call.future.cancel()  # nobody has it: the next one tries again
                 raise
         return taken
 
@@ -180,19 +191,17 @@ class Service:
         )
         for call in list(self.begun.values()):
             _set(call.future, None, error)
-        for call in [call for call in [*self.line, *self.inbox.take()] if type(call) is Call]:
+        for call in [*self.line, *_calls_in(self.inbox.take())]:
             call.cancel()
 
     def _cancel_line(self):
         """Cancels what is in the line and the inbox, but for what the loop has just taken out."""
-        orders = []
-        for item in self.inbox.take():
-            if type(item) is Call:
-                item.cancel()
-            else:
-                orders.append(item)
-        for order in orders:
-            self.inbox.urge(order)
+        items = self.inbox.take()
+        for call in _calls_in(items):
+            call.cancel()
+        for item in items:
+            if type(item) not in _CALLS:
+                self.inbox.urge(item)
         again = []
         while self.line:
             with contextlib.suppress(IndexError):
@@ -240,6 +249,8 @@ class Service:
         for item in items:
             if type(item) is Call:
                 self.line.append(item)
+            elif type(item) is list:
+                self.line.extend(item)
             else:
                 item()
 
@@ -279,9 +290,14 @@ class Service:
     def finish(self, call, done, value):
         """A try of a call is over."""
         self.begun.pop(call.future, None)
+        if not self._going_on:
+            self.soon()
+        if done:
+            _set(call.future, value, None)
+            return
         if value is _runs.TERMINATED:
             value = terminated_error(call)
-        elif not done and self.why_broken is None:
+        elif self.why_broken is None:
             call.errors += 1
             options = call.options
             if (
@@ -291,10 +307,7 @@ class Service:
             ):
                 self.try_again(call, value)
                 return
-        try:
-            _set(call.future, value if done else None, None if done else value)
-        finally:
-            self.soon()
+        _set(call.future, None, value)
 
     def soon(self):
         """Goes on, once for all that is over in this round."""
@@ -418,7 +431,7 @@ class OwnLoop(Service):
         await initialize(initializer, initargs)
 
     def begin(self, call):
-        limit, grace = limits(call.options)
+        limit, grace = call.limit
         # a try of its own has a context of its own
         context = None if call.context is None else call.context.copy()
         self.runs.begin(
