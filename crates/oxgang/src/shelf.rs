@@ -465,9 +465,9 @@ mod tests {
     /// With the first time, unless other tests fork meanwhile: their children hold what this process
     /// does until they execute.
     fn falls_below(queue: &Queue, most: u64, once: impl Fn()) {
-        let low = (0..1000).any(|_| {
+        let low = (0..10_000).any(|_| {
             once();
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::yield_now();
             memory(queue) < most + (1 << 20)
         });
         assert!(low, "{}", memory(queue));
