@@ -291,6 +291,8 @@ MUTATIONS = (
         SHM + "queue/mod.rs",
         "entered > head.moves && entered <= tail.moves.wrapping_add(1)",
         "entered > head.moves.wrapping_add(1) && entered <= tail.moves.wrapping_add(1)",
+    ),
+    Mutation(
         "turns are not told apart",
         "an answer is taken for that of another question",
         "shm",

@@ -554,6 +554,9 @@ mod tests {
         }
         assert!(asker.look(SLOTS, 1).is_err(), "there is no such slot");
         drop(asker);
-        assert_eq!(server.join().unwrap(), (vec![0, 1, 2], 4));
+        let (first, used) = server.join().unwrap();
+        assert_eq!(first, [0, 1, 2]);
+        // four, or a few more if other tests fork meanwhile
+        assert!((4..9).contains(&used), "{used}");
     }
 }

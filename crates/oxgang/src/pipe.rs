@@ -33,7 +33,7 @@ use oxgang_shm::sync::{Kernel, Rest, Who};
 use crate::lane::{self, Bell, Got, Lane, Patience, Sent};
 use crate::region::{self, Region};
 use crate::segment::Mapped;
-use crate::shelf::{self, Came, Idle, Letter};
+use crate::shelf::{self, Came, Letter, Quiet};
 use crate::spin::{Spinner, budget_of_process};
 use crate::sync::{Wait, me};
 
@@ -58,6 +58,7 @@ struct Way {
     fd: OwnedFd,
     spinner: Mutex<Spinner>,
     watched: AtomicBool,
+    quiet: Quiet,
 }
 
 /// What an end consists of, for passing it on: where its memory is, the numbers of its descriptors
@@ -81,7 +82,7 @@ impl Way {
     fn new(region: &Arc<Region>, lane: usize, lanes: usize, fd: OwnedFd) -> Result<Self> {
         let lane = lane::open(region, lane, lanes)?;
         let spinner = Mutex::new(Spinner::new(budget_of_process()));
-        Ok(Self { lane, fd, spinner, watched: AtomicBool::new(false) })
+        Ok(Self { lane, fd, spinner, watched: AtomicBool::new(false), quiet: Quiet::default() })
     }
 
     /// Before something is sent: whether nobody is there. Not asked if somebody rests and will be
@@ -303,14 +304,13 @@ impl End {
     /// # Errors
     /// If the descriptor is bad.
     pub fn wait(&self, kernel: &Wait<'_>) -> Result<Heard> {
-        let Some(Way { lane, fd, spinner, .. }) = &self.reader else {
+        let Some(Way { lane, fd, spinner, quiet, .. }) = &self.reader else {
             return Ok(Heard::NotThisWay);
         };
         if lane.has_more() || lane::spin(lane, spinner, kernel, || lane.has_more()) {
             return Ok(Heard::Message);
         }
         let (me, bell) = (me(), Bell::Reader(fd.as_fd()));
-        let idle = Idle::new(kernel, lane);
         loop {
             lane.start_resting();
             let looked = if lane.has_more() { Ok(None) } else { kernel.look(fd.as_fd()).map(Some) };
@@ -323,8 +323,9 @@ impl End {
             if readable || rest == Rest::Slice {
                 lane.wake_up(me, kernel, &bell);
             }
-            if rest == Rest::Slice {
-                idle.slice();
+            match rest {
+                Rest::Over => quiet.is_over(),
+                Rest::Slice | Rest::Stop => quiet.goes_on(lane),
             }
             // after the look: whoever is gone has sent before
             if lane.has_more() {

@@ -25,7 +25,7 @@ use oxgang_shm::queue::{Load, Shown};
 use crate::lane::{self, Bell, Got, Lane, Patience, Sent};
 use crate::region::{self, Key, Region};
 use crate::segment::Mapped;
-use crate::shelf::{self, Came, Idle, Letter};
+use crate::shelf::{self, Came, Idle, Letter, Quiet};
 use crate::spin::{Spinner, budget_of_process};
 use crate::sync::{Wait, me};
 
@@ -41,6 +41,7 @@ pub struct Queue {
     lane: Lane,
     doorbell: OwnedFd,
     spinner: Mutex<Spinner>,
+    quiet: Quiet,
 }
 
 /// Where a queue can be had: its region, and the number of its doorbell in the same process.
@@ -116,7 +117,7 @@ impl Queue {
         let lane = lane::open(&region, 0, 1)?;
         let spinner = Mutex::new(Spinner::new(budget_of_process()));
         let key = region.key();
-        let queue = Arc::new(Self { region, lane, doorbell, spinner });
+        let queue = Arc::new(Self { region, lane, doorbell, spinner, quiet: Quiet::default() });
         books(|books| books.open.insert(key, Arc::downgrade(&queue)));
         Ok(queue)
     }
@@ -157,6 +158,10 @@ impl Queue {
     pub fn words(&self) -> &Mapped {
         // a queue is never without: its head is in there
         self.lane.words().mapped()
+    }
+
+    fn idle<'a>(&'a self, wait: &'a Wait<'a>) -> Idle<'a> {
+        Idle { wait, lane: &self.lane, quiet: &self.quiet }
     }
 
     fn bell(&self) -> Bell<'_> {
@@ -230,7 +235,7 @@ impl Queue {
         let mut got = self.lane.receive(me, kernel, Patience::Some, usize::MAX, &mut take)?;
         if got == Got::Nothing && wait {
             lane::spin(&self.lane, &self.spinner, kernel, || self.lane.has_more());
-            got = self.lane.receive_in_time(me, &Idle::new(kernel, &self.lane), take)?;
+            got = self.lane.receive_in_time(me, &self.idle(kernel), take)?;
         }
         self.lane.denounce(me, kernel, &bell, false);
         Ok(got)
@@ -259,7 +264,7 @@ impl Queue {
         let more = || self.lane.has_more();
         more()
             || lane::spin(&self.lane, &self.spinner, kernel, more)
-            || self.lane.wait_for_more(&Idle::new(kernel, &self.lane))
+            || self.lane.wait_for_more(&self.idle(kernel))
     }
 
     /// Nothing more is sent. `at_once`: nor received.
