@@ -38,7 +38,7 @@ from oxgang.asyncio._watchdog import Watchdog
 RUN, TERMINATE, ASK, END = range(4)
 READY, FAILED, DONE, RAISED, TERMINATED, ALIVE = range(6)
 MOST_FUNCTIONS = 256  # that a host remembers, the newest
-_PATIENCE_S = 1.0
+_PATIENCE_S = 10.0  # for coroutines that were cancelled at the end
 _PLAIN = frozenset((type(None), bool, int, float, str, bytes))
 _LONG = frozenset((str, bytes))
 _SHORT = 1 << 12

@@ -49,7 +49,8 @@ from oxgang.concurrent.futures import _exit
 _LOGGER = logging.getLogger("oxgang.asyncio")
 _CALLS = (Call, list)  # what in an inbox is no order
 _AT_A_TIME = 256  # begun in one round of the loop: those that run have their turn
-_PATIENCE_S = 1.0  # for coroutines that were cancelled at the end
+_PATIENCE_S = 10.0  # for coroutines that were cancelled at the end
+_HURRIED_S = 1.0  # the same, if the service was told to end at once
 _LAST_WAIT_S = 2.0  # for a loop that was told to end at once
 
 
@@ -223,7 +224,8 @@ class Service:
             opening.cancel()
             self.end()
             loop.remove_reader(self.inbox.fileno())
-            for name in _runs.close(loop, _PATIENCE_S):
+            patience = _PATIENCE_S if self.killed_at is None else _HURRIED_S
+            for name in _runs.close(loop, patience):
                 _LOGGER.error("a coroutine goes on although it was cancelled: %s", name)
 
     async def _open(self):
