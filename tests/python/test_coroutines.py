@@ -490,9 +490,12 @@ def program(tmp_path, shape, *lines):
 
 def test_the_end_of_a_program_waits(shape, tmp_path):
     run = program(tmp_path, shape, "CoroutinePoolExecutor(**shape).submit(nap, 0.2)")
-    run.wait_for_line("slept")
-    assert run.end() == (0, "")
-    run.assert_nothing_left()
+    try:
+        run.wait_for_line("slept")
+        assert run.end() == (0, "")
+        run.assert_nothing_left()
+    finally:
+        run.destroy()
 
 
 CTRL_C = {
@@ -511,14 +514,17 @@ CTRL_C = {
 @pytest.mark.parametrize("where", CTRL_C)
 def test_ctrl_c(shape, tmp_path, where, fn):
     run = program(tmp_path, shape, *[line.format(fn) for line in CTRL_C[where]])
-    run.wait_for_line("begun")
-    run.wait_until_asleep()
-    run.signal_all(signal.SIGINT)
-    code, errors = run.end()
-    assert code == -signal.SIGINT, errors
-    assert "never awaited" not in errors
-    assert "destroyed" not in errors
-    run.assert_nothing_left()
+    try:
+        run.wait_for_line("begun")
+        run.wait_until_asleep()
+        run.signal_all(signal.SIGINT)
+        code, errors = run.end()
+        assert code == -signal.SIGINT, errors
+        assert "never awaited" not in errors
+        assert "destroyed" not in errors
+        run.assert_nothing_left()
+    finally:
+        run.destroy()
 
 
 # -- the faces ---------------------------------------------------------------------------------

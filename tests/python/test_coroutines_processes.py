@@ -264,11 +264,11 @@ import asyncio, os, time
 from oxgang.asyncio import CoroutinePoolExecutor
 
 async def nap():
-    print("begun", os.getpid(), flush=True)
+    os.write(1, b"begun %d\\n" % os.getpid())  # in one piece
     await asyncio.sleep(600)
 
 async def block():
-    print("begun", os.getpid(), flush=True)
+    os.write(1, b"begun %d\\n" % os.getpid())  # in one piece
     time.sleep(600)
 
 pool = CoroutinePoolExecutor(processes=2)
@@ -277,12 +277,14 @@ pool.submit(block)
 time.sleep(600)
 """)
     run = Program(tmp_path, path)
-    pids = [int(run.wait_for_line("begun").split()[1]) for _ in range(2)]
-    run.kill_it_alone()
-    while not all(map(gone, pids)):
-        time.sleep(0.01)
-    run.assert_nothing_left()
-    run.destroy()
+    try:
+        pids = [int(run.wait_for_line("begun").split()[1]) for _ in range(2)]
+        run.kill_it_alone()
+        while not all(map(gone, pids)):
+            time.sleep(0.01)
+        run.assert_nothing_left()
+    finally:
+        run.destroy()
 
 
 def test_logs_and_warnings_arrive(caplog):

@@ -13,7 +13,7 @@ _PLAIN = (types.FunctionType, types.BuiltinFunctionType)
 class CoroutineFuture(Future):
     """The future of a coroutine: also one that runs can be ended."""
 
-    _service = None
+    __slots__ = ("_service",)  # whom to ask; in no dict of its own, since there are many
 
     def terminate(self):
         """Ends the call, also if it runs: then `CancelledError` is raised where its coroutine

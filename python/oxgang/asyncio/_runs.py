@@ -52,6 +52,7 @@ class Runs:
         self.by_key = {}
         self.by_task = {}
         self.abandoned = set()
+        self._is_over = self._over  # made once
 
     def begin(self, key, fn, args, kwargs, *, context=None, limit=None, grace=GRACE_S):
         """Runs a call; of the key is told later."""
@@ -63,7 +64,7 @@ class Runs:
             task = self.loop.create_task(coroutine, context=context)
         run.task = task
         self.by_key[key] = self.by_task[task] = run
-        task.add_done_callback(self._over)
+        task.add_done_callback(self._is_over)
         if limit is not None:
             run.timer = self.loop.call_later(limit, self._ask, run)
 

@@ -48,6 +48,7 @@ from oxgang.concurrent.futures import _exit
 
 _LOGGER = logging.getLogger("oxgang.asyncio")
 _CALLS = (Call, list)  # what in an inbox is no order
+_AT_A_TIME = 256  # begun in one round of the loop: those that run have their turn
 _PATIENCE_S = 1.0  # for coroutines that were cancelled at the end
 _LAST_WAIT_S = 2.0  # for a loop that was told to end at once
 
@@ -259,7 +260,8 @@ class Service:
         if self.why_broken is not None:
             self._fail_line()
         if self.serving:
-            line, begun, limit = self.line, self.begun, self.limit
+            line, begun = self.line, self.begun
+            limit = min(self.limit, len(begun) + _AT_A_TIME)
             while line and len(begun) < limit and self.has_room():
                 try:
                     call = line.popleft()
@@ -269,6 +271,8 @@ class Service:
                     call.failure = None
                     begun[call.future] = call
                     self.begin(call)
+            if line and len(begun) == limit < self.limit:
+                self.soon()
         idle = not (self.line or self.begun or self.paused)
         if idle and self.inbox.closed and (self.serving or self.why_broken) and not self.over:
             # nothing can come after the last look
@@ -432,8 +436,9 @@ class OwnLoop(Service):
 
     def begin(self, call):
         limit, grace = call.limit
-        # a try of its own has a context of its own
-        context = None if call.context is None else call.context.copy()
+        context = call.context
+        if context is not None and call.options.retries:
+            context = context.copy()  # each try begins with it as it was
         self.runs.begin(
             call, call.fn, call.args, call.kwargs, context=context, limit=limit, grace=grace
         )
