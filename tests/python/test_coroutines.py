@@ -316,12 +316,16 @@ def test_memory_limits():
         pool.submit_with(oxgang.TaskOptions(memory_limit=1 << 30), coroutines.same, 1)
 
 
+@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
-def test_ends_of_programs_are_tasks_errors(pool, kind):
-    with pytest.raises(kind):
-        pool.submit(coroutines.raise_it, kind("of the task")).result()
-    assert pool.submit(coroutines.raise_in_a_task, kind("of a task's")).result() == "went on"
-    assert pool.submit(coroutines.same, 1).result() == 1
+def test_ends_of_programs_are_tasks_errors(shape, kind, loop):
+    with CoroutinePoolExecutor(loop=loop, **shape) as pool:
+        others = [pool.submit(coroutines.nap, 0.001 * n, n) for n in range(100)]
+        with pytest.raises(kind):
+            pool.submit(coroutines.raise_it, kind("of the task")).result()
+        assert pool.submit(coroutines.raise_in_a_task, kind("of a task's")).result() == "went on"
+        assert pool.submit(coroutines.same, 1).result() == 1
+        assert [future.result() for future in others] == list(range(100))
 
 
 # -- the start and the end ------------------------------------------------------------------------

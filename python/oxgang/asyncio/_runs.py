@@ -17,6 +17,8 @@ does none of it: see `_watchdog`.
 
 import asyncio
 import os
+from inspect import CO_COROUTINE
+from types import FunctionType
 
 from oxgang._limits import TaskTimeout
 from oxgang._options import GRACE_S
@@ -26,7 +28,7 @@ TERMINATED = object()  # what is told of a run that `terminate` has ended
 
 
 class _Run:
-    __slots__ = ("asked", "fn", "grace", "key", "limit", "stack", "task", "timer")
+    __slots__ = ("asked", "bare", "fn", "grace", "key", "limit", "stack", "task", "timer")
 
     def __init__(self, key, fn, limit, grace):
         self.key = key
@@ -57,7 +59,10 @@ class Runs:
     def begin(self, key, fn, args, kwargs, *, context=None, limit=None, grace=GRACE_S):
         """Runs a call; of the key is told later."""
         run = _Run(key, fn, limit, grace)
-        coroutine = outcome(fn, args, kwargs)
+        coroutine = _coroutine(fn, args, kwargs)
+        run.bare = coroutine is not None
+        if coroutine is None:
+            coroutine = outcome(fn, args, kwargs)
         if context is None:
             task = self.loop.create_task(coroutine)
         else:
@@ -116,8 +121,11 @@ class Runs:
         if run.timer is not None:
             run.timer.cancel()
         if not task.cancelled():
-            error = task.exception()  # of the wrapping itself, such as a RecursionError
-            done, value = (False, error) if error is not None else task.result()
+            error = task.exception()
+            if error is not None:
+                done, value = False, error
+            else:
+                done, value = (True, task.result()) if run.bare else task.result()
         elif run.asked is TaskTimeout:
             done, value = False, _timeout(run)
         elif run.asked is TERMINATED:
@@ -126,6 +134,16 @@ class Runs:
             done, value = False, _cancellation(task)
         del task
         self.tell(run.key, done, value)
+
+
+def _coroutine(fn, args, kwargs):
+    """The coroutine of a call, where that alone will do; else None."""
+    if type(fn) is not FunctionType or not fn.__code__.co_flags & CO_COROUTINE:
+        return None
+    try:
+        return fn(*args, **kwargs)  # nothing of it runs yet
+    except TypeError:
+        return None  # other arguments than it takes: told as any failure
 
 
 def _cancellation(task):
