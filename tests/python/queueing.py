@@ -182,3 +182,24 @@ def set_and_be_killed(items, size, count):
     for number in range(count):
         items[number] = numpy.full(size, number, "u1")
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def is_a_look(array):
+    """Whether the array's memory is what it came in."""
+    while isinstance(array.base, numpy.ndarray):
+        array = array.base
+    owner = array.base.obj if isinstance(array.base, memoryview) else array.base
+    return "Buffer" in type(owner).__name__
+
+
+def echo_looked_at(queue, end):
+    """Sends back what comes, one more, and whether it was looked at where it came, until None."""
+    while (array := queue.get()) is not None:
+        looked_at = is_a_look(array)
+        array += 1
+        end.send((looked_at, array))
+
+
+def take_and_sum(queue):
+    array = queue.get()
+    return is_a_look(array), int(array.sum(dtype="u8"))

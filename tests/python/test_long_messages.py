@@ -19,6 +19,7 @@ import pyarrow
 import pytest
 import queueing
 from oxgang.concurrent.futures import ProcessPoolExecutor
+from queueing import is_a_look
 from test_data import LONG, MB, arrays
 
 KINDS = ["Queue", "SimpleQueue", "JoinableQueue", "Pipe"]
@@ -69,14 +70,6 @@ def our_way(request):
     way = Way(*request.param)
     yield way
     way.close()
-
-
-def is_a_look(array):
-    """Whether the array's memory is what it came in."""
-    while isinstance(array.base, numpy.ndarray):
-        array = array.base
-    owner = array.base.obj if isinstance(array.base, memoryview) else array.base
-    return "Buffer" in type(owner).__name__
 
 
 def test_arrays_cross_whole(way):
@@ -238,6 +231,43 @@ def test_no_descriptor_is_left(our_way):
         numpy.testing.assert_array_equal(back, array)
         back[:] = 1
     assert is_a_look(our_way.sent(sent[0])[0])
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver", "template"])
+def test_children_of_every_start_method_look_too(method):
+    context = ours.get_context(method)
+    queue, (mine, theirs) = context.Queue(), context.Pipe()
+    child = context.Process(target=queueing.echo_looked_at, args=(queue, theirs))
+    child.start()
+    for number in range(3):
+        queue.put(numpy.full(LONG, number, "u1"))
+        looked_at, back = mine.recv()
+        assert looked_at and is_a_look(back) and (back == number + 1).all()
+    queue.put(None)
+    child.join()
+    assert child.exitcode == 0
+
+
+def test_workers_that_run_already_look_too():
+    queue = ours.Queue()
+    with ProcessPoolExecutor(1) as pool:
+        pool.submit(os.getpid).result()
+        queue.put(numpy.full(LONG, 4, "u1"))
+        assert pool.submit(queueing.take_and_sum, queue).result() == (True, 4 * LONG)
+        pool.submit(queueing.put_one, queue, numpy.full(LONG, 5, "u1")).result()
+        assert is_a_look(queue.get())
+
+
+def test_files_may_not_be_so_long():
+    queue, array = ours.Queue(), numpy.full(LONG, 6, "u1")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, hard))
+    try:
+        queue.put(array)
+        back = queue.get()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not is_a_look(back) and (back == array).all()
 
 
 def test_time_limits_and_room_hold_for_long_ones():

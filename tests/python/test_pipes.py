@@ -289,9 +289,9 @@ def test_an_event_loop_looks_at_it(module):
 def test_ctrl_c_ends_a_wait(module):
     one, _other = module.Pipe()
     for wait in (one.recv, lambda: one.poll(None)):
-        timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
-        timer.start()
+        timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
+            timer.start()
             wait()
         timer.join()
 

@@ -534,9 +534,9 @@ def test_a_taker_killed_in_its_sleep_takes_nothing_along():
 def test_ctrl_c_ends_a_wait(module):
     queue = module.Queue(1)
     for wait in (queue.get, lambda: (queue.put(1), queue.put(2))):
-        timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
-        timer.start()
+        timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
+            timer.start()
             wait()
             time.sleep(50)
         timer.join()

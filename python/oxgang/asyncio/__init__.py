@@ -12,7 +12,6 @@
 """
 
 import asyncio as _standard
-import sys as _sys
 from asyncio import *  # noqa: F403 - a drop-in has what it drops in for
 
 from oxgang._core import call_soon_threadsafe
@@ -31,10 +30,6 @@ _OWN = {
     "to_process",
 }
 __all__ = sorted({*_standard.__all__, *_OWN})  # noqa: PLE0605
-
-# `import oxgang.asyncio.subprocess` finds the standard library's, which asyncio has loaded
-for _name in [_name for _name in _sys.modules if _name.startswith("asyncio.")]:
-    _sys.modules.setdefault("oxgang." + _name, _sys.modules[_name])
 
 
 def __getattr__(name):
