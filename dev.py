@@ -37,6 +37,7 @@ def test(options):
     rust_env = {"PYO3_PYTHON": interpreters[0].path}
     steps.run("cargo test", ["cargo", "test", "--workspace"], rust_env)
     _loom(steps, options.fast)
+    tests, suites = [], []
     for interpreter in interpreters:
         try:
             environment = _prepared(interpreter, "test")
@@ -46,8 +47,12 @@ def test(options):
         pytest = [environment.python, "-m", "pytest", "tests", "-q"]
         pytest += ["--color=yes"] if sys.stdout.isatty() else []
         pytest += ["-m", "not slow"] if options.fast else []
-        steps.run(f"pytest on {interpreter.tag}", pytest, environment.env)
-        conformance.suites(steps, environment, options.fast)
+        tests.append((f"pytest on {interpreter.tag}", pytest, environment.env))
+        suites += conformance.suites(steps, environment, options.fast)
+    # they wait more than they compute
+    at_once = min(2, os.cpu_count() or 1)
+    steps.run_side_by_side(tests, at_once)
+    steps.run_side_by_side(suites, at_once)
     return steps.finish()
 
 

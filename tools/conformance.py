@@ -1,4 +1,4 @@
-"""CPython's own suites against oxgang: a step for each that the interpreter came with."""
+"""CPython's own suites against oxgang: one for each that the interpreter came with."""
 
 from tools.shell import ROOT, capture
 
@@ -18,24 +18,23 @@ GROUPS = {  # what is replaced together: the suites for it
 
 
 def suites(steps, environment, fast):
-    """Runs each; what cannot run is skipped with a sentence."""
+    """A job for each; what cannot run is skipped with a sentence."""
     for replaced, names in GROUPS.items():
         for suite in names:
-            _suite(steps, environment, fast, replaced, suite)
+            name = f"{suite} on {environment.tag}"
+            if fast:
+                steps.skip(name, "--fast")
+            elif not _has_module(environment, f"test.{suite}"):
+                steps.skip(name, f"this Python came without test.{suite}")
+            else:
+                yield name, _command(environment, suite, replaced), environment.env
 
 
-def _suite(steps, environment, fast, replaced, suite):
-    name = f"{suite} on {environment.tag}"
-    if fast:
-        steps.skip(name, "--fast")
-    elif not _has_module(environment, f"test.{suite}"):
-        steps.skip(name, f"this Python came without test.{suite}")
-    else:
-        command = [environment.python, SCRIPT, "--suite", suite]
-        for module in replaced:
-            command += ["--replace", f"{module}=oxgang.{module}"]
-        command += ["--class", "public", "--retry", "1", "--differs", DIFFERS]
-        steps.run(name, command, environment.env)
+def _command(environment, suite, replaced):
+    command = [environment.python, SCRIPT, "--suite", suite]
+    for module in replaced:
+        command += ["--replace", f"{module}=oxgang.{module}"]
+    return [*command, "--class", "public", "--retry", "1", "--differs", DIFFERS]
 
 
 def _has_module(environment, name):

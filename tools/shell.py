@@ -28,9 +28,10 @@ def shown(path):
     return re.sub(rf"{re.escape(str(ROOT))}(?=:|$)", ".", str(path).replace(f"{ROOT}{os.sep}", ""))
 
 
-def announce(argv, extra_env=None):
+def announcement(argv, extra_env=None):
+    """A command as it could be typed."""
     pairs = [f"{name}={shlex.quote(shown(value))}" for name, value in (extra_env or {}).items()]
-    say("+ " + " ".join(pairs + [shlex.quote(shown(word)) for word in argv]))
+    return "+ " + " ".join(pairs + [shlex.quote(shown(word)) for word in argv])
 
 
 def full_env(extra_env=None):
@@ -40,7 +41,7 @@ def full_env(extra_env=None):
 def run(argv, extra_env=None, check=True):
     """Run with the terminal handed through; return the exit code."""
     argv = [str(word) for word in argv]
-    announce(argv, extra_env)
+    say(announcement(argv, extra_env))
     code = subprocess.run(argv, cwd=ROOT, env=full_env(extra_env), check=False).returncode
     if code and check:
         raise CommandFailed(f"{shown(argv[0])} ended with {code}")

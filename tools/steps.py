@@ -1,4 +1,5 @@
-"""A list of test steps: run one after the other, counted, summed up in one last plain line.
+"""A list of test steps: run one after the other or side by side, counted, summed up in one last
+plain line.
 
 A step's own counts are read from what it prints (cargo, pytest, or "N passed, N failed"). A step
 that ends badly without naming a failed test counts as one failure, and a good one without counts
@@ -11,10 +12,12 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from tools.shell import ROOT, announce, full_env, say
+from tools.shell import ROOT, announcement, full_env, say
 
 STEP_LIMIT_S = 25 * 60  # a watchdog, not a target: a step that hangs is ended and reported
 LEFTOVER_GRACE_S = 10  # for processes that still hold the output when their parent has ended
@@ -58,19 +61,27 @@ class Steps:
         self.results = []
 
     def run(self, name, argv, extra_env=None, limit_s=STEP_LIMIT_S):
-        say(f"\n== {name}")
-        announce([str(word) for word in argv], extra_env)
-        began = time.monotonic()
-        code, text, note = _run_watched([str(word) for word in argv], extra_env, limit_s)
-        passed, failed = counts(text) or (0, 0)
-        bad = code != 0 or bool(note)
-        if bad and not failed:
-            failed = 1
-            note = note or f"ended with exit code {code}"
-        if not bad and not passed and not failed:
-            passed = 1
-        self.results.append(Result(name, passed, failed, time.monotonic() - began, note))
-        return not failed
+        """One step; whether it was good."""
+        return self.run_side_by_side([(name, argv, extra_env)], 1, limit_s)
+
+    def run_side_by_side(self, jobs, at_once, limit_s=STEP_LIMIT_S):
+        """Several, ``(name, argv, extra_env)`` each, so many at a time. What they print comes in
+        their order, that of the first one that goes on as it prints it; whether all were good."""
+        turns = _Turns(len(jobs))
+        stop = threading.Event()
+        with ThreadPoolExecutor(at_once) as threads:
+            running = [
+                threads.submit(_judged, job, limit_s, stop, turns.voice(place))
+                for place, job in enumerate(jobs)
+            ]
+            try:
+                results = [one.result() for one in running]
+            except BaseException:  # Ctrl-C above all: the groups are not the terminal's
+                stop.set()
+                threads.shutdown(cancel_futures=True)
+                raise
+        self.results += results
+        return not any(result.failed for result in results)
 
     def fail(self, name, why):
         say(f"\n== {name}: failed: {why}")
@@ -91,7 +102,59 @@ class Steps:
         return 1 if failed or not passed else 0
 
 
-def _run_watched(argv, extra_env, limit_s):
+class _Turns:
+    """Who may print: the first of all jobs that have not ended. Others are held back."""
+
+    def __init__(self, count):
+        self._held = [[] for _ in range(count)]
+        self._ended = [False] * count
+        self._turn = 0
+        self._lock = threading.Lock()
+
+    def voice(self, place):
+        """What the job in this place prints with: bytes, or None when it has ended."""
+
+        def put(data):
+            with self._lock:
+                if data is None:
+                    self._ended[place] = True
+                else:
+                    self._held[place].append(data)
+                self._print()
+
+        return put
+
+    def _print(self):
+        while self._turn < len(self._held):
+            held, self._held[self._turn] = self._held[self._turn], []
+            for data in held:
+                sys.stdout.buffer.write(data)
+            sys.stdout.flush()
+            if not self._ended[self._turn]:
+                return
+            self._turn += 1
+
+
+def _judged(job, limit_s, stop, voice):
+    name, argv, extra_env = job
+    argv = [str(word) for word in argv]
+    voice(f"\n== {name}\n{announcement(argv, extra_env)}\n".encode())
+    began = time.monotonic()
+    try:
+        code, text, note = _run_watched(argv, extra_env, limit_s, stop, voice)
+    finally:
+        voice(None)
+    passed, failed = counts(text) or (0, 0)
+    bad = code != 0 or bool(note)
+    if bad and not failed:
+        failed = 1
+        note = note or f"ended with exit code {code}"
+    if not bad and not passed and not failed:
+        passed = 1
+    return Result(name, passed, failed, time.monotonic() - began, note)
+
+
+def _run_watched(argv, extra_env, limit_s, stop, voice):
     """Run in a process group of its own, passing the output on as it comes and keeping it."""
     try:
         process = subprocess.Popen(
@@ -106,18 +169,14 @@ def _run_watched(argv, extra_env, limit_s):
     except OSError as problem:
         return 127, "", f"cannot be started: {problem}"
     kept = []
-    try:
-        note = _pass_on(process, kept, limit_s)
-    except BaseException:  # Ctrl-C above all: the group is not the terminal's, so tell it
-        _end_group(process, signal.SIGINT)
-        raise
+    note = _pass_on(process, kept, limit_s, stop, voice)
     if note:
-        _end_group(process, signal.SIGTERM)
+        _end_group(process, signal.SIGINT if stop.is_set() else signal.SIGTERM)
     process.stdout.close()
     return process.wait(), b"".join(kept).decode(errors="replace"), note
 
 
-def _pass_on(process, kept, limit_s):
+def _pass_on(process, kept, limit_s, stop, voice):
     """Copy the output until it closes. Returns what is wrong, or an empty text."""
     stream = process.stdout.fileno()
     deadline = time.monotonic() + limit_s
@@ -129,9 +188,10 @@ def _pass_on(process, kept, limit_s):
             if not chunk:
                 return ""
             kept.append(chunk)
-            sys.stdout.buffer.write(chunk)
-            sys.stdout.flush()
+            voice(chunk)
         now = time.monotonic()
+        if stop.is_set():
+            return "interrupted"
         if process.poll() is not None:
             ended = ended or now
             if now - ended > LEFTOVER_GRACE_S:

@@ -89,6 +89,29 @@ def test_a_step_that_hangs_is_ended_with_its_children(capfd, tmp_path):
     os.close(reader)
 
 
+def test_side_by_side_they_print_one_after_the_other(capfd, tmp_path):
+    """Each waits for the other, so they do run at once; the second one ends first."""
+    for name in "ab":
+        os.mkfifo(tmp_path / name)
+    first = (
+        f"open({str(tmp_path / 'a')!r}).read(); print('first begins', flush=True);"
+        f"open({str(tmp_path / 'b')!r}).read(); print('1 passed, 0 failed')"
+    )
+    second = (
+        f"open({str(tmp_path / 'a')!r}, 'w').close(); print('2 passed, 1 failed', flush=True);"
+        f"open({str(tmp_path / 'b')!r}, 'w').close()"
+    )
+    done = steps.Steps()
+    jobs = [
+        (name, [sys.executable, "-c", code], None) for name, code in (("x", first), ("y", second))
+    ]
+    assert not done.run_side_by_side(jobs, 2)
+    assert [result[:3] for result in done.results] == [("x", 1, 0), ("y", 2, 1)]
+    printed = capfd.readouterr().out
+    places = [printed.index(text) for text in ("== x", "first begins", "1 passed", "== y", "2 pa")]
+    assert places == sorted(places)
+
+
 def test_processes_left_behind_are_a_failure(capfd, monkeypatch):
     monkeypatch.setattr(steps, "LEFTOVER_GRACE_S", 0.5)
     code = (
