@@ -260,7 +260,7 @@ def test_a_hundred_thousand_items():
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    # 200 tasks and 400 results of some kB at most; a task for each item would be 100 MB
+    # 200 tasks and 400 results of some kB at most; a task for each item would be 160 MB
     assert most < 4 << 20
 
 
