@@ -31,6 +31,13 @@ def pool():
         yield pool
 
 
+def pids(pool):
+    """Of all hosts, when they have told."""
+    while None in (found := {worker["pid"] for worker in pool.statistics()["workers"]}):
+        time.sleep(0.005)
+    return found
+
+
 # -- who gets what ------------------------------------------------------------------------------
 
 
@@ -179,7 +186,7 @@ def test_what_had_not_begun_runs_elsewhere(tmp_path):
         futures = [pool.submit(coroutines.same, n) for n in range(40)]
         (tmp_path / "go").touch()
         survivor = free.result()
-        (victim,) = {w["pid"] for w in pool.statistics()["workers"]} - {survivor}
+        (victim,) = pids(pool) - {survivor}
         os.kill(victim, signal.SIGKILL)
         assert [future.result() for future in futures] == list(range(40))
         with pytest.raises(WorkerCrashed, match="ran block was killed by signal 9"):
@@ -250,11 +257,11 @@ def test_terminate_leaves_the_process_alone(pool, tmp_path):
     future = pool.submit(coroutines.clean_up, tmp_path)
     while not list(tmp_path.iterdir()):
         time.sleep(0.005)
-    before = {worker["pid"] for worker in pool.statistics()["workers"]}
+    before = pids(pool)
     assert future.terminate()
     with pytest.raises(TaskTerminated):
         future.result()
-    assert {worker["pid"] for worker in pool.statistics()["workers"]} == before
+    assert pids(pool) == before
 
 
 def test_the_owners_death_ends_the_hosts(tmp_path):
