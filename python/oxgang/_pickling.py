@@ -52,6 +52,10 @@ def _reducers():
     common, extra = _tables
     if (sizes := (len(common), len(extra))) != _sizes:
         _table, _sizes = {**common, **extra}, sizes
+        if "torch" in sys.modules:
+            from oxgang._torch import taken_over
+
+            _table = taken_over(_table)
     return _table
 
 
