@@ -12,6 +12,7 @@ Afterwards no child process that the test started may be left, not even a zombie
 import faulthandler
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -32,6 +33,14 @@ _stderr = 2
 # every program of the tests
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _reap_template():
+    """A template that a test has killed is reaped when the next one is needed; so, here."""
+    module = sys.modules.get("oxgang._template")
+    template = module and module._template
+    if template is not None and not template.alive():
+        template.end()
 
 
 class Hung(BaseException):
@@ -69,6 +78,7 @@ def no_child_left(watchdog):
     yield
     end = time.monotonic() + GONE_WITHIN_S
     while left := [pid for pid in children() if pid not in before]:
+        _reap_template()
         if time.monotonic() > end:
             pytest.fail("left behind: " + ", ".join(describe(pid) for pid in left))
         time.sleep(0.01)  # shutdown(wait=False) may still be at it

@@ -17,7 +17,7 @@ from functools import partial
 import coroutines
 import oxgang
 import pytest
-from oxgang.asyncio import CoroutinePoolExecutor
+from oxgang.asyncio import CoroutinePoolExecutor, _service
 from oxgang.errors import TaskTerminated, TaskTimeout
 from programs import Program
 
@@ -635,3 +635,20 @@ def test_blocking_in_processes_is_named(caplog):
     ):
         pool.submit(coroutines.block, 0.5).result()
     assert [r.getMessage().partition(" ")[0] for r in caplog.records] == ["block"]
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_ctrl_c_while_the_thread_begins(monkeypatch, begins):
+    start = _service._LoopThread.start
+
+    def interrupted(self):
+        if begins:
+            start(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_service._LoopThread, "start", interrupted)
+    with CoroutinePoolExecutor() as pool:
+        with pytest.raises(KeyboardInterrupt):
+            pool.submit(coroutines.same, 1)
+        monkeypatch.undo()
+        assert pool.submit(coroutines.same, 2).result() == 2

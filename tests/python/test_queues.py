@@ -532,6 +532,8 @@ def test_a_taker_killed_in_its_sleep_takes_nothing_along():
 
 
 def test_ctrl_c_ends_a_wait(module):
+    if module is standard:
+        pytest.skip("it may miss a Ctrl-C that comes when it is about to sleep")
     queue = module.Queue(1)
     for wait in (queue.get, lambda: (queue.put(1), queue.put(2))):
         timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))

@@ -158,14 +158,22 @@ class Service:
                 raise RuntimeError("cannot schedule new futures after interpreter shutdown")
             self.before()
             loop = self.make_loop()
-            thread = _LoopThread(self, target=self._live, args=(loop,), name=self.name, daemon=True)
+            claim = threading.Lock()  # who takes it first says whether the thread lives
+            work = {"target": self._live, "args": (loop, claim)}
+            thread = _LoopThread(self, **work, name=self.name, daemon=True)
             try:
                 thread.start()
             except BaseException:
-                loop.close()
+                if claim.acquire(False):
+                    loop.close()
+                else:
+                    self._keep(thread)  # Ctrl-C, and it had begun
                 raise
-            self.thread = thread
-            _exit.watch(thread, _Handle(self))
+            self._keep(thread)
+
+    def _keep(self, thread):
+        self.thread = thread
+        _exit.watch(thread, _Handle(self))
 
     def close(self, cancel):
         """No more calls. What is in the line is still done; `cancel`: it is cancelled instead."""
@@ -213,7 +221,9 @@ class Service:
 
     # -- the thread --------------------------------------------------------------------------
 
-    def _live(self, loop):
+    def _live(self, loop, claim):
+        if not claim.acquire(False):
+            return  # it was given up while it started
         self.loop = loop
         asyncio.set_event_loop(loop)
         loop.add_reader(self.inbox.fileno(), self._look)
