@@ -10,13 +10,13 @@ from oxgang.asyncio._run import loop_factory
 from oxgang.asyncio._service import OwnLoop, limits
 from oxgang.asyncio._watchdog import checked
 from oxgang.concurrent.futures import _exit
-from oxgang.concurrent.futures._base import Executor
+from oxgang.concurrent.futures._base import KillableExecutor
 
 IN_FLIGHT = 100  # calls at once, per loop, if nothing is said; as `oxgang.asyncio.map` has it
 _KILLED = "the pool of coroutines was {how}; calls that were left are lost"
 
 
-class CoroutinePoolExecutor(Executor):
+class CoroutinePoolExecutor(KillableExecutor):
     """Runs coroutine functions on an event loop in a thread of its own; as the executors of
     `concurrent.futures` run plain ones.
 
@@ -204,22 +204,13 @@ class CoroutinePoolExecutor(Executor):
         if wait and thread is not None and not self._service.inbox.forked:
             thread.join()
 
-    def __exit__(self, exc_type, exc_val, exc_tb):
-        # whoever interrupts the program does not want to wait for its tasks
-        try:
-            if exc_type is not None and issubclass(exc_type, (KeyboardInterrupt, SystemExit)):
-                self._service.kill(_KILLED.format(how=f"ended by {exc_type.__name__}"))
-            self.shutdown(wait=True)
-        except KeyboardInterrupt:
-            self._service.kill(_KILLED.format(how="ended by KeyboardInterrupt"))
-            self.shutdown(wait=True)
-            raise
-        return False
+    def _kill(self, how):
+        self._service.kill(_KILLED.format(how=how))
 
     def kill_workers(self):
         """Cancels all coroutines, ends worker processes at once, and the pool with them; calls that
         are left fail."""
-        self._service.kill(_KILLED.format(how="killed"))
+        self._kill("killed")
         self.shutdown(wait=False, cancel_futures=True)
 
     terminate_workers = kill_workers

@@ -103,6 +103,26 @@ class Executor(standard.Executor):
         return fn
 
 
+class KillableExecutor(Executor):
+    """An executor whose running calls can be ended."""
+
+    def _kill(self, how):
+        """Ends what runs, and the pool with it; calls that are left fail, and say how that was."""
+        raise NotImplementedError
+
+    def __exit__(self, exc_type, exc_val, exc_tb):
+        # whoever interrupts the program does not want to wait for its tasks
+        try:
+            if exc_type is not None and issubclass(exc_type, (KeyboardInterrupt, SystemExit)):
+                self._kill(f"ended by {exc_type.__name__}")
+            self.shutdown(wait=True)
+        except KeyboardInterrupt:
+            self._kill("ended by KeyboardInterrupt")
+            self.shutdown(wait=True)
+            raise
+        return False
+
+
 def _results(futures, end_time):
     futures.reverse()
     try:

@@ -14,7 +14,7 @@ from functools import partial
 
 from oxgang import _core, _options, _standard, _template
 from oxgang.concurrent.futures import _exit
-from oxgang.concurrent.futures._base import Executor, Future
+from oxgang.concurrent.futures._base import Future, KillableExecutor
 
 _SIGTERM = 15  # on every Linux; signal.py brings enum along
 _MOST_OPTIONS = 1024  # then they are made anew
@@ -119,7 +119,7 @@ class _ContextStarter:
         return code
 
 
-class ProcessPoolExecutor(_core.ProcessPool, Executor):
+class ProcessPoolExecutor(_core.ProcessPool, KillableExecutor):
     """Runs calls in a pool of processes; as `concurrent.futures.ProcessPoolExecutor`.
 
     Args:
@@ -290,29 +290,20 @@ class ProcessPoolExecutor(_core.ProcessPool, Executor):
         if wait and self._driver is not None and not self._handle.forked():
             self._driver.join()
 
-    def __exit__(self, exc_type, exc_val, exc_tb):
-        # whoever interrupts the program does not want to wait for its tasks
-        try:
-            if exc_type is not None and issubclass(exc_type, (KeyboardInterrupt, SystemExit)):
-                self._handle.kill(_KILLED.format(how=f"ended by {exc_type.__name__}"))
-            self.shutdown(wait=True)
-        except KeyboardInterrupt:
-            self._handle.kill(_KILLED.format(how="ended by KeyboardInterrupt"))
-            self.shutdown(wait=True)
-            raise
-        return False
+    def _kill(self, how):
+        self._handle.kill(_KILLED.format(how=how))
 
     def terminate_workers(self):
         """Ends the workers by SIGTERM and the pool with them; calls that are left fail. (New
         in Python 3.14, here on every Python.)"""
         self._handle.signal(_SIGTERM)
-        self._handle.kill(_KILLED.format(how="terminated"))
+        self._kill("terminated")
         self.shutdown(wait=False, cancel_futures=True)
 
     def kill_workers(self):
         """Ends the workers by SIGKILL and the pool with them; calls that are left fail. (New
         in Python 3.14, here on every Python.)"""
-        self._handle.kill(_KILLED.format(how="killed"))
+        self._kill("killed")
         self.shutdown(wait=False, cancel_futures=True)
 
     def statistics(self):
