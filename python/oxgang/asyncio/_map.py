@@ -14,12 +14,11 @@ limit: so an endless input runs in bounded memory, and a slow consumer slows the
 """
 
 import asyncio
-import random
 from collections import deque
 from collections.abc import AsyncIterable, Sized
 from functools import partial
 
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
+from oxgang._flow import pause_before
 
 
 def map(
@@ -97,9 +96,8 @@ class Attempt:
             except self.retry_on:
                 if tries == self.retries:
                     raise
-            pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**tries)
             tries += 1
-            await asyncio.sleep(pause * random.uniform(0.5, 1))
+            await asyncio.sleep(pause_before(tries))
 
 
 class _Input:
