@@ -5,6 +5,7 @@ import time
 from benches.locks import module_of
 
 ROUND_TRIPS = 4000
+RESTED_ROUND_TRIPS = 400
 SIZES = {"small": (20_000, None), "1 kB": (10_000, 1_000), "100 kB": (2_000, 100_000)}
 _AHEAD = 100  # how many items a stream may be ahead of its taker
 
@@ -33,36 +34,41 @@ def echo_end(end):
         end.send(item)
 
 
-def _timed_round_trips(there, back, scale):
-    count = max(100, int(ROUND_TRIPS * scale))
+def _timed_round_trips(there, back, pause_s, scale):
+    count = max(100, int((RESTED_ROUND_TRIPS if pause_s else ROUND_TRIPS) * scale))
     for number in range(min(count, 200)):
         there(number)
         back()
-    began = time.perf_counter()
+    spent = 0.0
     for number in range(count):
+        if pause_s:
+            time.sleep(pause_s)
+        began = time.perf_counter()
         there(number)
-        if back() != number:
+        answer = back()
+        spent += time.perf_counter() - began
+        if answer != number:
             raise AssertionError("wrong results: the figure would be worthless")
-    return {"round trip": (time.perf_counter() - began) / count}
+    return {"round trip": spent / count}
 
 
-def queue_round_trip(contender, scale):
+def queue_round_trip(pause_s, contender, scale):
     context = _context(contender)
     there, back = context.Queue(), context.Queue()
     child = context.Process(target=echo, args=(there, back))
     child.start()
-    figures = _timed_round_trips(there.put, back.get, scale)
+    figures = _timed_round_trips(there.put, back.get, pause_s, scale)
     there.put(None)
     child.join()
     return figures
 
 
-def pipe_round_trip(contender, scale):
+def pipe_round_trip(pause_s, contender, scale):
     context = _context(contender)
     one, other = context.Pipe()
     child = context.Process(target=echo_end, args=(other,))
     child.start()
-    figures = _timed_round_trips(one.send, one.recv, scale)
+    figures = _timed_round_trips(one.send, one.recv, pause_s, scale)
     one.send(None)
     child.join()
     return figures

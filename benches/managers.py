@@ -4,6 +4,7 @@ import multiprocessing
 import time
 
 CALLS = 5_000
+RESTED_CALLS = 400
 OBJECTS = 100
 
 
@@ -15,23 +16,31 @@ def manager_of(contender):
     return multiprocessing.get_context("fork").Manager()
 
 
-def dict_calls(contender, scale):
+def dict_calls(pause_s, contender, scale):
     """One thread sets items of a dict in a manager, and gets them."""
-    count = max(200, int(CALLS * scale))
+    count = max(200, int((RESTED_CALLS if pause_s else CALLS) * scale))
+
+    def seconds_of(call):
+        spent = 0.0
+        for number in range(count):
+            if pause_s:
+                time.sleep(pause_s)
+            began = time.perf_counter()
+            call(number)
+            spent += time.perf_counter() - began
+        return spent / count
+
     with manager_of(contender) as manager:
         items = manager.dict()
         for number in range(200):
             items[number] = items.get(number)
-        began = time.perf_counter()
-        for number in range(count):
-            items["key"] = number
-        between = time.perf_counter()
-        for _ in range(count):
-            items["key"]
-        ended = time.perf_counter()
+        figures = {
+            "set": seconds_of(lambda number: items.__setitem__("key", number)),
+            "get": seconds_of(lambda _number: items["key"]),
+        }
         if items["key"] != count - 1:
             raise AssertionError("wrong results: the figure would be worthless")
-    return {"set": (between - began) / count, "get": (ended - between) / count}
+    return figures
 
 
 def arrays(contender, scale):

@@ -188,6 +188,8 @@ def _same(number):
 
 _ALONE = "one task submitted, its result awaited, then the next"
 _MANY = "20,000 tasks submitted one by one, all results gathered"
+_RESTED = "5 ms of rest (not counted) before each"
+REST_S = 0.005  # longer than anybody spins
 
 SCENARIOS = {
     scenario.name: scenario
@@ -199,8 +201,8 @@ SCENARIOS = {
         ),
         Scenario(
             "process-round-trip-paused",
-            partial(round_trip, process_pool, 200, 0.005),
-            *(BOTH, ("standard",), "µs", f"{_ALONE}, 5 ms of rest (not counted) before each"),
+            partial(round_trip, process_pool, 200, REST_S),
+            *(BOTH, ("standard",), "µs", f"{_ALONE}, {_RESTED}"),
         ),
         Scenario(
             "process-many",
@@ -299,8 +301,13 @@ SCENARIOS = {
         ),
         Scenario(
             "manager-dict",
-            managers.dict_calls,
+            partial(managers.dict_calls, 0.0),
             *(BOTH, ("standard",), "µs", "Manager().dict(): an item is set, and got"),
+        ),
+        Scenario(
+            "manager-dict-paused",
+            partial(managers.dict_calls, REST_S),
+            *(BOTH, ("standard",), "µs", f"Manager().dict(): an item is set, and got, {_RESTED}"),
         ),
         Scenario(
             "manager-objects",
@@ -309,13 +316,33 @@ SCENARIOS = {
         ),
         Scenario(
             "queue-round-trip",
-            channels.queue_round_trip,
+            partial(channels.queue_round_trip, 0.0),
             *(BOTH, ("standard",), "µs", "an item to another process and back, by two queues"),
         ),
         Scenario(
+            "queue-round-trip-paused",
+            partial(channels.queue_round_trip, REST_S),
+            *(
+                BOTH,
+                ("standard",),
+                "µs",
+                f"an item to another process and back, by two queues, {_RESTED}",
+            ),
+        ),
+        Scenario(
             "pipe-round-trip",
-            channels.pipe_round_trip,
+            partial(channels.pipe_round_trip, 0.0),
             *(BOTH, ("standard",), "µs", "an object to another process and back, by a pipe"),
+        ),
+        Scenario(
+            "pipe-round-trip-paused",
+            partial(channels.pipe_round_trip, REST_S),
+            *(
+                BOTH,
+                ("standard",),
+                "µs",
+                f"an object to another process and back, by a pipe, {_RESTED}",
+            ),
         ),
         Scenario(
             "queue-stream",
