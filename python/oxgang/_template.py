@@ -15,7 +15,8 @@ from oxgang._pickling import dumps
 from oxgang._worker import when_multiprocessing_comes
 
 # what every process needs that is no worker, and what most need
-_FOR_PROCESSES = ["oxgang.multiprocessing.popen_template", "oxgang._by_value"]
+_FOR_PROCESSES = ("oxgang.multiprocessing.popen_template", "oxgang._by_value")
+_PROCESSES = "oxgang.multiprocessing."
 _OWNERS = {"__main__", "builtins", "oxgang", "concurrent", "multiprocessing"}
 
 _HELPER = "from multiprocessing.forkserver"
@@ -24,7 +25,7 @@ _lock = threading.Lock()
 _template = None
 _lifeline = None
 _authkey = None
-_prepared = None  # the template that has what processes need which are no workers
+_told = (None, set())  # a template, and the modules it was told of for processes, not workers
 _forked = []  # such processes
 
 
@@ -131,17 +132,33 @@ def _authkey_of_program():
         return _authkey
 
 
-def fork(fds):
+def _prepare_for(modules, template):
+    """Has the template import what processes need, so that they do not do it one by one: these
+    modules, and what this program uses of `oxgang.multiprocessing`."""
+    global _told
+    asked, known = _told
+    if asked is not template:
+        known = set()
+    wanted = {*_FOR_PROCESSES, *(name for name in modules if _is_for_template(name))}
+    wanted.update(name for name in list(sys.modules) if name.startswith(_PROCESSES))
+    if missing := wanted - known:
+        # in the order of this program's own imports, where it has made them
+        order = [name for name in sys.modules if name in missing]
+        template.prepare(dumps((_path(), [*order, *missing.difference(order)])))
+        _told = template, known | missing
+
+
+def _is_for_template(name):
+    return isinstance(name, str) and name.partition(".")[0] not in _OWNERS and name in sys.modules
+
+
+def fork(fds, modules):
     """A process that the template forks, as a `Child`, to live by `popen_template.live`; it gets
-    copies of these descriptors."""
-    global _prepared
+    copies of these descriptors, and needs these modules."""
     for last in (False, True):
         template = get()
         try:
-            if _prepared is not template:
-                # all that such processes need, so that they do not import it one by one
-                template.prepare(dumps((_path(), _FOR_PROCESSES)))
-                _prepared = template
+            _prepare_for(modules, template)
             with _lock:
                 _forked[:] = [child for child in _forked if child.poll() is None]
             child = template.fork([os.dup(fd) for fd in fds])
@@ -210,11 +227,12 @@ def end():
 
 
 def _after_fork_in_child():
-    global _template, _lifeline, _lock, _prepared
+    global _template, _lifeline, _lock, _told
     _core.forked()
     _lock = threading.Lock()
     # dropping the copies is what lets the owner's line end with the owner
-    _template = _lifeline = _prepared = None
+    _template = _lifeline = None
+    _told = None, set()
     _forked.clear()
 
 

@@ -309,6 +309,31 @@ def test_a_template_that_is_about_to_end_is_replaced():
     assert not ending.alive() and _template.get().alive()
 
 
+def test_what_a_process_needs_is_imported_by_the_template(tmp_path, monkeypatch):
+    """Once for all: each process would pay for it anew."""
+    source = """
+import os
+IMPORTED_BY = os.getpid()
+class Argument: pass
+def tell(writing, _argument): writing.send((IMPORTED_BY, os.getpid()))
+"""
+    (tmp_path / "needed.py").write_text(source)
+    (tmp_path / "needed_too.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    import needed
+    import needed_too
+
+    context, seen = CONTEXTS["oxgang-template"], []
+    reading, writing = context.Pipe(duplex=False)
+    for target in (needed.tell, needed.tell, needed_too.tell):
+        assert run(context.Process(target=target, args=(writing, needed.Argument()))) == 0
+        seen.append(reading.recv())
+    importers, children = ({pid for pid, _ in seen}, {pid for _, pid in seen})
+    assert len(children) == 3 and len(importers) == 1 and not importers & children
+    reading.close()
+    writing.close()
+
+
 def test_what_was_given_up_while_it_started_does_not_run(tmp_path, monkeypatch):
     """Ctrl-C between the fork and the answer: the child is told nothing, and ends."""
     from oxgang.multiprocessing import _parcel

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import types
 from multiprocessing import process, spawn
 
 from oxgang import _template
@@ -39,7 +40,8 @@ class Popen(_parcel.Lends, popen_fork.Popen):
         reading, writing = os.pipe()
         parent = os.pidfd_open(os.getpid())
         try:
-            self._watch(_template.fork([reading, parent, *self._fds]))
+            fds = [reading, parent, *self._fds]
+            self._watch(_template.fork(fds, _modules_of(process_obj)))
         except BaseException:
             os.close(writing)
             raise
@@ -52,6 +54,14 @@ class Popen(_parcel.Lends, popen_fork.Popen):
             _parcel.deliver(writing, data)
         finally:
             os.close(writing)
+
+
+def _modules_of(process_obj):
+    """Where the first things are defined that the process will ask for."""
+    things = process_obj._target, *process_obj._args, *process_obj._kwargs.values()
+    named = (types.FunctionType, types.BuiltinFunctionType, type)
+    homes = (one if isinstance(one, named) else type(one) for one in (*things, type(process_obj)))
+    return {home.__module__ for home in homes}
 
 
 def live(fds, held):
