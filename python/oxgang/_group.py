@@ -11,6 +11,11 @@ States of a group, guarded by its lock:
 On the way to *stopping* what has not begun is cancelled, workers of running tasks in processes are
 ended, and running tasks in threads are told to raise `TaskCancelled` in their Python code. That
 happens once, so a thread that has left its task afterwards is told nothing any more.
+
+The exception may come between any two steps of Python in a thread that runs a task, those of the
+group's own books too. So the lock is entered itself, and is the core's: its `__enter__` is no
+Python. After that of the condition, or of a lock of Python, the exception could come between the
+taking and the ``with``, and nobody would give the lock back.
 """
 
 import ctypes
@@ -18,6 +23,7 @@ import threading
 from concurrent.futures import CancelledError, Future
 from time import monotonic
 
+from oxgang._core import RLock
 from oxgang.errors import TaskCancelled, TaskTerminated
 from oxgang.threading import Condition
 
@@ -59,7 +65,8 @@ class TaskGroup:
         self._executor = executor
         self._owns = executor is None
         self._seconds = deadline
-        self._changed = Condition()
+        self._lock = RLock()
+        self._changed = Condition(self._lock)
         self._state = "new"
         self._left = set()  # futures that are not done
         self._threads = set()  # that run a task
@@ -88,7 +95,7 @@ class TaskGroup:
         Raises:
             RuntimeError: the group is not entered, is over, or is stopping.
         """
-        with self._changed:
+        with self._lock:
             if self._state != "open":
                 raise RuntimeError(_REFUSALS[self._state])
             if self._in_threads():
@@ -140,7 +147,7 @@ class TaskGroup:
         return isinstance(pool, ThreadPool)
 
     def _wait(self):
-        with self._changed:
+        with self._lock:
             self._changed.wait_for(lambda: not self._left)
             if self._state == "open":
                 self._state = "over"
@@ -158,7 +165,7 @@ class TaskGroup:
 
     def _stop(self, error=None):
         """Stops all tasks, if nobody has; `error`: what for."""
-        with self._changed:
+        with self._lock:
             if self._state != "open":
                 return
             self._state = "stopping"
@@ -177,7 +184,7 @@ class TaskGroup:
         failure = None
         if not future.cancelled():
             failure = future.exception()
-        with self._changed:
+        with self._lock:
             stopped = self._state != "open"
             if failure is not None and not (stopped and isinstance(failure, _STOPPED)):
                 if stopped:
@@ -186,7 +193,7 @@ class TaskGroup:
                 failure = None
         if failure is not None and not stopped:
             self._stop(failure)
-        with self._changed:
+        with self._lock:
             self._left.discard(future)
             self._changed.notify_all()
 
@@ -194,7 +201,7 @@ class TaskGroup:
         """A task in a thread."""
         own = threading.get_ident()
         try:
-            with self._changed:
+            with self._lock:
                 if self._state != "open":
                     raise TaskCancelled("the group of the task is stopping")
                 self._threads.add(own)
@@ -205,7 +212,7 @@ class TaskGroup:
     def _leave(self, own):
         while True:
             try:
-                with self._changed:
+                with self._lock:
                     self._threads.discard(own)
                     # nobody tells it any more; what it was told and has not raised is taken back
                     _tell_thread(ctypes.c_ulong(own), None)

@@ -1,6 +1,7 @@
 """`oxgang.TaskGroup`: tasks that end together."""
 
 import signal
+import sys
 import threading
 import time
 
@@ -163,6 +164,31 @@ def test_threads_are_told_nothing_after_their_task():
                         group.start(fail, "x")
             assert executor.submit(sum, range(100)).result() == 4950
     assert threading.active_count() <= before
+
+
+def test_a_thread_is_told_while_it_waits_for_the_books():
+    """What is raised in it as it gets the group's lock must not leave that taken."""
+    go, told = threading.Event(), []
+
+    def task():
+        told.append(threading.get_ident())
+        go.wait()
+
+    with oxgang.TaskGroup("thread") as group:
+        group.start(task)
+        while not told:
+            time.sleep(0.001)
+        with group._changed:  # as any other thread that is in the books
+            go.set()
+            while sys._current_frames()[told[0]].f_code.co_name not in ("_leave", "__enter__"):
+                time.sleep(0.001)
+            time.sleep(0.05)  # it is there, and soon waits; if not yet, this test shows nothing
+            group.cancel()
+    taken = []
+    other = threading.Thread(target=lambda: taken.append(group._changed.acquire(False)))
+    other.start()
+    other.join()
+    assert taken == [True]
 
 
 def test_bad_arguments_are_refused():
