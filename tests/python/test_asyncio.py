@@ -306,6 +306,27 @@ def test_retries_and_time_limits():
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("limit", [None, 3600])
+def test_retries_do_not_keep_it_from_being_cancelled(limit):
+    tried = []
+
+    async def nap(number):
+        tried.append(number)
+        await asyncio.sleep(3600)
+
+    async def main():
+        naps = asyncio.map(nap, [1, 2], retries=3, retry_on=BaseException, timeout=limit)
+        task = asyncio.ensure_future(collect(naps))
+        while len(tried) < 2:
+            await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert tried == [1, 2]
+
+    asyncio.run(main())
+
+
 def test_a_hundred_thousand_items():
     async def one(number):
         await asyncio.sleep(0)
@@ -335,6 +356,8 @@ def test_a_hundred_thousand_items():
         ((double, [1]), {"limit": 0}, ValueError),
         ((double, [1]), {"retries": -1}, ValueError),
         ((double, [1]), {"timeout": 0}, ValueError),
+        ((double, [1]), {"retries": 1, "retry_on": 3}, TypeError),
+        ((double, [1]), {"retries": 1, "retry_on": (LookupError, "x")}, TypeError),
     ],
 )
 def test_bad_arguments(arguments, options, error):

@@ -24,6 +24,7 @@ from collections.abc import AsyncIterable, Sized
 from functools import partial
 
 from oxgang._flow import pause_before
+from oxgang._options import exception_classes
 
 
 def map(
@@ -49,13 +50,14 @@ def map(
         limit: Calls in flight.
         ordered: Results in the order of the items; False: as they come.
         retries: Further tries of a call that raised, after pauses that double from 50 ms to 2 s.
-        retry_on: The exceptions (a class or a tuple) that are worth one.
+        retry_on: The exceptions (a class or a tuple) that are worth one. What cancels the call, or
+            ends the program, never is.
         timeout: Seconds for each try; then it is cancelled, and `TimeoutError` counts as its error.
         return_exceptions: Failures are yielded as results, instead of ending it.
         progress: True draws a bar on stderr if that is a terminal; "always" draws it anyway.
 
     Raises:
-        TypeError: `fn` is not callable; there is no iterable.
+        TypeError: `fn` is not callable; there is no iterable; `retry_on` is no exception class.
         ValueError: `limit` is less than 1, `retries` less than 0, `timeout` not positive.
         Exception: by the iteration: what a call raised, in its turn, and what the input raised. The
             others are cancelled then.
@@ -75,9 +77,13 @@ def map(
         from oxgang._map import _progress_bar
 
         bar = _progress_bar(fn, iterables, progress)
-    attempt = Attempt(fn, retries, retry_on, timeout)
+    attempt = Attempt(fn, retries, exception_classes(retry_on), timeout)
     flight = partial(_Flight, attempt, iterables, limit, ordered)
     return _results(flight, _at_first(iterables, limit), return_exceptions, bar)
+
+
+# whatever retry_on says: who cancels the call, or ends the program, must not wait for more tries
+_NEVER_AGAIN = (asyncio.CancelledError, KeyboardInterrupt, SystemExit)
 
 
 class Attempt:
@@ -98,6 +104,8 @@ class Attempt:
                     return await self.fn(*args)
                 async with asyncio.timeout(self.timeout):
                     return await self.fn(*args)
+            except _NEVER_AGAIN:
+                raise
             except self.retry_on:
                 if tries == self.retries:
                     raise
