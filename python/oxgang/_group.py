@@ -52,11 +52,18 @@ class TaskGroup:
 
     Raises:
         ValueError: the deadline is negative; an executor and options for one are given.
+        TypeError: the executor is not one of oxgang's, so its running tasks could not be stopped.
     """
 
     def __init__(self, model="auto", max_workers=None, *, deadline=None, executor=None, **options):
         if executor is not None and (options or max_workers is not None or model != "auto"):
             raise ValueError("executor= brings its own workers: leave the other options out")
+        if executor is not None and not hasattr(executor, "submit_with"):
+            kind = type(executor)
+            raise TypeError(
+                f"a TaskGroup cannot stop tasks of a {kind.__module__}.{kind.__qualname__}; "
+                "give it an oxgang.Executor, or a pool of oxgang.concurrent.futures"
+            )
         if deadline is not None and deadline < 0:
             raise ValueError(f"deadline must be 0 or more seconds, not {deadline}")
         if model == "thread" and max_workers is None:
@@ -181,21 +188,23 @@ class TaskGroup:
 
     def _settle(self, future):
         """A task is done."""
-        failure = None
-        if not future.cancelled():
-            failure = future.exception()
+        try:
+            failure = None if future.cancelled() else future.exception()
+            if failure is not None:
+                self._note(failure)
+        finally:  # whatever became of the others: the block waits for this
+            with self._lock:
+                self._left.discard(future)
+                self._changed.notify_all()
+
+    def _note(self, failure):
+        """A task has failed."""
         with self._lock:
             stopped = self._state != "open"
-            if failure is not None and not (stopped and isinstance(failure, _STOPPED)):
-                if stopped:
-                    self._errors.append(failure)
-            else:
-                failure = None
-        if failure is not None and not stopped:
+            if stopped and not isinstance(failure, _STOPPED):
+                self._errors.append(failure)
+        if not stopped:
             self._stop(failure)
-        with self._lock:
-            self._left.discard(future)
-            self._changed.notify_all()
 
     def _run(self, fn, args, kwargs):
         """A task in a thread."""
