@@ -36,7 +36,8 @@ class TaskGroup:
     """Tasks that end together: a ``with`` block that waits for the tasks that were started in it.
 
     The first task that fails stops the others, and leaving the block raises an `ExceptionGroup` of
-    the failures. An exception in the block itself stops all tasks and is part of the group.
+    the failures. An exception in the block itself stops all tasks, and is part of the group if
+    tasks have failed; else it is raised as it is.
 
     In processes stopping ends workers at once. In threads it raises `oxgang.errors.TaskCancelled`
     in the tasks' Python code; a call that does not return to Python is waited for.

@@ -49,6 +49,13 @@ class TaskOptions(namedtuple("TaskOptions", _NAMES)):
             retry_on = exception_classes(retry_on)
         return super().__new__(cls, timeout, timeout_grace, memory_limit, retries, retry_on)
 
+    @classmethod
+    def of_pool(cls, task_timeout, **options):
+        """Those of a pool, or of a whole map, where the time limit is called `task_timeout`."""
+        if task_timeout is not None:
+            task_timeout = _seconds(task_timeout, "task_timeout", zero=False)
+        return cls(task_timeout, **options)
+
     def over(self, default):
         """These, and where nothing is said, those of `default`."""
         pairs = zip(self, default, strict=True)
