@@ -4,7 +4,7 @@ A `concurrent.futures.Executor` whose `model` is an argument, so that a program 
 mind in one place. The pools themselves are the drop-ins of `oxgang.concurrent.futures`, and
 `oxgang.asyncio.CoroutinePoolExecutor`; this class chooses one, gives it a sensible size, and adds
 what the standard face lacks: a `map` with back-pressure and retries, and an end to the running work
-when Ctrl-C leaves the `with` block.
+when Ctrl-C or `sys.exit` leaves the `with` block.
 """
 
 import threading
@@ -198,7 +198,8 @@ class Executor(StandardExecutor):
         return {} if count is None else count()
 
     def __exit__(self, exc_type, exc_value, traceback):
-        interrupted = exc_type is not None and issubclass(exc_type, KeyboardInterrupt)
+        # whoever ends the program does not want to wait for its tasks
+        interrupted = exc_type is not None and issubclass(exc_type, (KeyboardInterrupt, SystemExit))
         self.end(stop=interrupted, wait=not interrupted, cancel=interrupted)
         return False
 

@@ -232,6 +232,16 @@ def test_kill_workers(folder, stoppable):
     assert not folder.marked("go")
 
 
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, SystemExit])
+def test_what_ends_the_program_ends_running_processes(folder, ending):
+    with pytest.raises(ending), oxgang.Executor("process", 1) as pool:
+        future = pool.submit(wait_for_go, folder, 1)
+        folder.wait_for("begun-1")
+        raise ending
+    assert isinstance(future.exception(), BrokenProcessPool)
+    assert not folder.marked("go")
+
+
 def test_size_of_pool_is_the_window_of_map():
     """With one worker a map begins with few items, with eight it begins with more."""
     read = []
