@@ -175,21 +175,25 @@ class Executor(StandardExecutor):
         )
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more tasks, finish those taken (or cancel what has not begun), and end."""
+        """Take no more tasks, finish those taken (or cancel what has not begun), and end.
+
+        wait: return when that is done, also in the pools of `submit_to`, which serve what still
+            runs until then. Otherwise these take no more tasks from now on, either.
+        """
         self._pool.shutdown(wait=wait, cancel_futures=cancel_futures)
-        if wait:
-            # not before: what still ran may have needed them
-            for other in self._close_others():
-                other.shutdown(cancel_futures=cancel_futures)
+        for other in self._close_others():
+            other.shutdown(wait=wait, cancel_futures=cancel_futures)
         if wait and self._forwarding is not None:
             self._forwarding()
 
     def terminate_workers(self) -> None:
-        """Ask the worker processes to end, running tasks or not; the pool is shut down."""
+        """Ask the worker processes to end, running tasks or not; the pool is shut down. So are the
+        pools of `submit_to`."""
         self._stop_workers("terminate_workers")
 
     def kill_workers(self) -> None:
-        """End the worker processes at once, running tasks or not; the pool is shut down."""
+        """End the worker processes at once, running tasks or not; the pool is shut down. So are the
+        pools of `submit_to`."""
         self._stop_workers("kill_workers")
 
     def statistics(self) -> dict:
@@ -249,7 +253,13 @@ class Executor(StandardExecutor):
             raise ValueError("threads cannot be stopped from outside; use model='process'")
         if not self._can_stop(how):
             raise NotImplementedError(f"{type(self._pool).__qualname__} has no {how}()")
+        others = self._close_others()  # first, so that no running task gets a new one
         getattr(self._pool, how)()
+        for other in others:
+            if other._can_stop(how):
+                getattr(other._pool, how)()
+            else:
+                other.shutdown(wait=False, cancel_futures=True)
 
 
 def _forwarder():

@@ -9,7 +9,10 @@ import calls
 import oxgang
 import pytest
 from oxgang import pipeline, stage
-from oxgang.errors import TaskTimeout, WorkerCrashed
+from oxgang.errors import BrokenProcessPool, TaskTimeout, WorkerCrashed
+from tasks import Folder, wait_for_go
+
+OTHERS = ["process", "thread"]
 
 
 async def plus_one(number):
@@ -276,6 +279,37 @@ def test_a_coroutine_awaits_other_models_of_its_executor():
         executor.submit_to("thread", here, 1).result()
     with pytest.raises(ValueError, match="fibre"):
         executor.submit_to("fibre", here, 1)
+
+
+def test_other_models_end_with_an_executor_that_is_not_waited_for(tmp_path):
+    folder = Folder(tmp_path)
+    executor = oxgang.Executor("coroutine", 10)
+    running = [executor.submit_to(model, wait_for_go, folder, model) for model in OTHERS]
+    executor.shutdown(wait=False)
+    for model in OTHERS:
+        with pytest.raises(RuntimeError, match="after shutdown"):
+            executor.submit_to(model, here, 1)
+    folder.mark("go")
+    assert [future.result() for future in running] == OTHERS
+    executor.shutdown()
+
+
+@pytest.mark.parametrize("how", ["kill_workers", "terminate_workers"])
+def test_other_models_are_stopped_with_an_executor(tmp_path, how):
+    folder = Folder(tmp_path)
+    executor = oxgang.Executor("coroutine", 10)
+    process, thread = (executor.submit_to(model, wait_for_go, folder, model) for model in OTHERS)
+    for model in OTHERS:
+        folder.wait_for(f"begun-{model}")
+    getattr(executor, how)()
+    for model in OTHERS:
+        with pytest.raises(RuntimeError, match="after shutdown|pool was (killed|terminated)"):
+            executor.submit_to(model, here, 1)
+    assert isinstance(process.exception(), BrokenProcessPool)
+    assert not thread.done()  # it cannot be stopped
+    folder.mark("go")
+    assert thread.result() == "thread"
+    executor.shutdown()
 
 
 def test_its_own_model_is_its_own_pool():
