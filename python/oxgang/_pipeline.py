@@ -19,6 +19,7 @@ without a condition.
 """
 
 import asyncio
+import threading
 from functools import partial
 from operator import index
 
@@ -110,13 +111,16 @@ def pipeline(*stages):
 
 class Pipeline:
     """What `pipeline` makes. In a ``with`` or ``async with`` block it keeps its workers from one
-    `map` to the next; else each has its own."""
+    `map` to the next; else each has its own. Of blocks within one another, the last to be left ends
+    them."""
 
     def __init__(self, stages):
         if not stages:
             raise TypeError("a pipeline needs at least one stage")
         self.stages = tuple(one if isinstance(one, stage) else stage(one) for one in stages)
         self._kept = None
+        self._blocks = 0  # that are entered and not left
+        self._lock = threading.Lock()
 
     def __repr__(self):
         return f"<oxgang.pipeline {' | '.join(stage.name for stage in self.stages)}>"
@@ -180,19 +184,30 @@ class Pipeline:
         return primed(_taken(results, loop, end))
 
     def __enter__(self):
-        self._kept = self._kept or _Workers(self.stages)
+        with self._lock:
+            self._blocks += 1
+            self._kept = self._kept or _Workers(self.stages)
         return self
 
     def __exit__(self, error, _value, _traceback):
-        kept, self._kept = self._kept, None
-        kept.end(error is not None)
+        if (kept := self._left_a_block()) is not None:
+            kept.end(error is not None)
 
     async def __aenter__(self):
         return self.__enter__()
 
     async def __aexit__(self, error, _value, _traceback):
-        kept, self._kept = self._kept, None
-        await asyncio.to_thread(kept.end, error is not None)
+        if (kept := self._left_a_block()) is not None:
+            await asyncio.to_thread(kept.end, error is not None)
+
+    def _left_a_block(self):
+        """The workers, if they are to end."""
+        with self._lock:
+            self._blocks -= 1
+            if self._blocks:
+                return None
+            kept, self._kept = self._kept, None
+            return kept
 
 
 def _taken(results, loop, end):

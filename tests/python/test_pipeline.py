@@ -223,6 +223,31 @@ def test_workers_are_kept_within_a_block():
     assert len(without) == 2
 
 
+def test_workers_are_kept_until_the_outermost_block_ends():
+    pipe = pipeline(here)
+
+    def pids():
+        with pipe:
+            return {result[1] for result in pipe.map(range(20))}
+
+    with pytest.raises(LookupError, match="of the block"), pipe:
+        workers = pids()
+        assert pids() & workers
+        raise LookupError("of the block")
+    assert not pids() & workers
+
+    async def main():
+        with pytest.raises(LookupError, match="of the block"):
+            async with pipe:
+                async with pipe:
+                    workers = {result[1] async for result in pipe.amap(range(20))}
+                assert {result[1] async for result in pipe.amap(range(20))} & workers
+                raise LookupError("of the block")
+        assert not pids() & workers
+
+    asyncio.run(main())
+
+
 def test_an_asynchronous_input():
     async def items():
         for number in range(5):
@@ -303,7 +328,7 @@ def test_other_models_are_stopped_with_an_executor(tmp_path, how):
         folder.wait_for(f"begun-{model}")
     getattr(executor, how)()
     for model in OTHERS:
-        with pytest.raises(RuntimeError, match="after shutdown|pool was (killed|terminated)"):
+        with pytest.raises(RuntimeError, match=r"after shutdown|pool was (killed|terminated)"):
             executor.submit_to(model, here, 1)
     assert isinstance(process.exception(), BrokenProcessPool)
     assert not thread.done()  # it cannot be stopped
