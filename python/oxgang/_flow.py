@@ -158,10 +158,10 @@ def _is_done_within(future, seconds):
     try:
         future.exception(seconds)
     except TimeoutError:
-        return future.done()
+        pass  # not here: an interruption in this block would show the timeout as its context
     except CancelledError:
         return True
-    return True
+    return future.done()
 
 
 def _busy(line, enough):
@@ -397,11 +397,12 @@ def _next_done(events, deadline, moment=None):
         try:
             return events.get(timeout=_time_left(first))
         except Empty:
-            now = monotonic()  # a wait may end a little early
-            if deadline is not None and now >= deadline:
-                raise TimeoutError(TIME_IS_OVER) from None
-            if moment is not None and now >= moment:
-                return None
+            pass  # and not in this block, as above
+        now = monotonic()  # a wait may end a little early
+        if deadline is not None and now >= deadline:
+            raise TimeoutError(TIME_IS_OVER)
+        if moment is not None and now >= moment:
+            return None
 
 
 def _time_left(deadline):

@@ -3,6 +3,7 @@
 import threading
 from functools import partial
 from itertools import count, islice, pairwise
+from queue import SimpleQueue
 
 import oxgang
 import pytest
@@ -127,6 +128,32 @@ def test_what_lies_behind_a_slow_item_is_bounded(retries, folder, monkeypatch):
         taker.join()
         assert inputs.read <= 64 + 1 + 16
         results.close()
+
+
+def test_an_interruption_while_waiting_is_told_alone():
+    """And not as one that came while a timeout was handled, with two tracebacks."""
+
+    class Interrupted:
+        def exception(self, _seconds):
+            raise TimeoutError
+
+        def done(self):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        _flow._is_done_within(Interrupted(), 0.001)
+    assert caught.value.__context__ is None
+
+
+def test_an_interruption_at_a_deadline_is_told_alone(monkeypatch):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_flow, "monotonic", interrupted)
+    monkeypatch.setattr(_flow, "_time_left", lambda _: 0.001)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        _flow._next_done(SimpleQueue(), 1.0)
+    assert caught.value.__context__ is None
 
 
 # Running again.
