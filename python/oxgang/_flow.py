@@ -32,7 +32,8 @@ from time import monotonic
 
 AHEAD_S = 0.1  # how much work is kept in flight
 MOST = 4096  # items in flight at most, whatever the rate
-GLANCE_S = 0.002  # how often a wait on a slow item looks whether the workers run dry
+GLANCE_S = 0.002  # a wait on a slow item looks so soon whether the workers run dry,
+LONGEST_GLANCE_S = 0.05  # and ever less often while they do not
 FIRST_BACKOFF_S = 0.05
 LONGEST_BACKOFF_S = 2.0
 TIME_IS_OVER = "the time given to map is over and not every item is done"
@@ -137,9 +138,9 @@ def wait_for_oldest(line, feed, window, deadline):
     One slow item must not stop the others: when what was submitted after it is nearly all
     done, more is submitted, up to the most that may lie unread.
     """
-    oldest = line[0]
+    oldest, glance = line[0], GLANCE_S
     while True:
-        wait = GLANCE_S if feed.open and len(line) < window.most else None
+        wait = glance if feed.open and len(line) < window.most else None
         if deadline is not None:
             left = _time_left(deadline)
             wait = left if wait is None else min(wait, left)
@@ -150,8 +151,11 @@ def wait_for_oldest(line, feed, window, deadline):
         if len(line) < window.most:
             idle = window.size - _busy(line, window.size)
             if idle >= window.size - 1:
-                window.adapt(idle, GLANCE_S)  # only the oldest is at work: look further ahead
-            feed.fill(line, min(idle, window.most - len(line)))
+                window.adapt(idle, glance)  # only the oldest is at work: look further ahead
+            before = len(line)
+            feed.fill(line, min(idle, window.most - before))
+            # what was submitted now may be done as soon as what was before
+            glance = GLANCE_S if len(line) > before else min(2 * glance, LONGEST_GLANCE_S)
 
 
 def _is_done_within(future, seconds):

@@ -1,6 +1,7 @@
 """How much is in flight, how much lies unread, and how failed tasks run again."""
 
 import threading
+from concurrent.futures import Future
 from functools import partial
 from itertools import count, islice, pairwise
 from queue import SimpleQueue
@@ -8,7 +9,7 @@ from queue import SimpleQueue
 import oxgang
 import pytest
 from oxgang import _flow
-from oxgang._flow import AHEAD_S, MOST, Window
+from oxgang._flow import AHEAD_S, MOST, Feed, Window
 from oxgang._map import Call, outcomes
 from tasks import (
     Inputs,
@@ -128,6 +129,27 @@ def test_what_lies_behind_a_slow_item_is_bounded(retries, folder, monkeypatch):
         taker.join()
         assert inputs.read <= 64 + 1 + 16
         results.close()
+
+
+def test_a_wait_on_a_slow_item_looks_ever_less_often(monkeypatch):
+    """And soon again once it has submitted something."""
+    line, feed, waits = [Future() for _ in range(4)], Feed(iter(Future, None)), []
+
+    def look(oldest, seconds):
+        waits.append(seconds)
+        if len(waits) == 8:
+            line[1].set_result(None)
+        elif len(waits) == 12:
+            oldest.set_result(None)
+        return oldest.done()
+
+    monkeypatch.setattr(_flow, "_is_done_within", look)
+    window = Window(workers=1)
+    assert window.size == len(line)
+    _flow.wait_for_oldest(line, feed, window, None)
+    assert len(line) == 5
+    growing = [0.002, 0.004, 0.008, 0.016, 0.032, 0.05, 0.05, 0.05]
+    assert waits == pytest.approx(growing + growing[:4])
 
 
 def test_an_interruption_while_waiting_is_told_alone():
