@@ -476,6 +476,37 @@ def test_a_pool_that_nobody_has_any_more_ends_without_a_word(make):
     # `conftest` sees to it that no process is left
 
 
+@only(*OWN)
+@pytest.mark.parametrize("iterator", ["imap", "imap_unordered"])
+@pytest.mark.parametrize("blocks", [False, True])
+def test_so_does_one_that_has_not_read_all_of_an_input(make, iterator, blocks):
+    """Whether the reading thread waits for room, or the input for what never comes."""
+    never, waits = threading.Event(), threading.Event()
+
+    def numbers(pool):
+        for number in itertools.count():
+            if blocks and number == 3:
+                del pool
+                waits.set()
+                never.wait()
+            yield number
+
+    pool = MAKERS[make.name](1)
+    results = getattr(pool, iterator)(calls.same, numbers(pool))
+    assert next(results) == 0
+    if blocks:
+        waits.wait()
+    gone = weakref.ref(pool)
+    readers = [one for one in threading.enumerate() if one.name == "oxgang-imap"]
+    del pool, results
+    while gone() is not None:
+        gc.collect()
+        time.sleep(0.001)
+    never.set()
+    for reader in readers:
+        reader.join()
+
+
 @only(*OWN_PROCESSES)
 def test_pools_nest(make):
     assert make(1).apply(pool_of_pool, (2,)) == [0, 1, 2]

@@ -13,9 +13,11 @@ thread of its own reads it, as in the standard pools, and stops when it is a win
 | is not read any more | it stays where it is |
 | is not read any more, and the pool is closed and joined | all of the input is read and run |
 | belongs to a pool that is terminated | what is left of the input is not read |
+| is not there any more, nor is the pool | the same |
 """
 
 import threading
+import weakref
 from itertools import islice
 from multiprocessing import context
 from queue import Empty, SimpleQueue
@@ -78,36 +80,76 @@ class _Feed:
         self.open = False
 
 
+class _Grants:
+    """How much a reading thread may read.
+
+    All that the thread has while it may read nothing: so an iterator and a pool which nobody else
+    has are garbage, with an input that knows them. Only `stop` is called by a collection, which may
+    come anywhere, so it takes no lock.
+    """
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._left = 0
+        self._waits = self._stopped = False
+        self._wakes = SimpleQueue()
+
+    def allow(self, count):
+        """That much more, whatever was allowed before; after all there is, nothing less."""
+        with self._lock:
+            if self._left != _ALL:
+                self._left = count
+            if self._waits:
+                self._waits = False
+                self._wakes.put(None)
+
+    def take(self):
+        """Waits until one more may be read; False: no more is wanted."""
+        while not self._stopped:
+            with self._lock:
+                if self._left > 0:
+                    self._left -= 1
+                    return True
+                self._waits = True
+            self._wakes.get()
+        return False
+
+    def stop(self):
+        """No more is wanted."""
+        self._stopped = True
+        self._wakes.put(None)
+
+
 class _Threaded(_Feed):
-    """The same by a thread of its own. `ended` is called at the input's end."""
+    """The same by a thread of its own. `ended`, a weak method, is called at the input's end."""
 
     def __init__(self, submit_many, calls, ended):
         super().__init__(submit_many, calls)
         self._ended = ended
-        self._granted = 0
         self._line = None
-        self._moved = threading.Condition()
-        self._thread = threading.Thread(target=self._read, daemon=True, name="oxgang-imap")
+        self._grants = grants = _Grants()
+        self._thread = threading.Thread(
+            target=_read, args=(grants, weakref.ref(self)), daemon=True, name="oxgang-imap"
+        )
+        weakref.finalize(self, grants.stop).atexit = False
 
     def fill(self, line, count):
         """Up to `count` more may be read and submitted."""
-        with self._moved:
-            if self._granted != _ALL:  # as it was told once, whoever reads on now
-                self._granted = count
-            self._moved.notify()
-            if self._line is None:
-                self._line = line
-                self._thread.start()
+        self._grants.allow(count)
+        if self._line is None:
+            self._line = line
+            self._thread.start()
 
-    def _read(self):
-        while self.open:
-            with self._moved:
-                while self._granted <= 0 and self.open:
-                    self._moved.wait()
-                self._granted -= 1
-            if self.open:
-                super().fill(self._line, 1)
-        self._ended()
+    def read_one(self):
+        """In the thread: reads and submits one more."""
+        if self.open:
+            super().fill(self._line, 1)
+
+    def tell_end(self):
+        """In the thread: the input is at its end, or is not wanted any more."""
+        ended = self._ended()
+        if ended is not None:
+            ended()
 
     def rest(self, line):
         """Waits until all is read and submitted."""
@@ -116,9 +158,22 @@ class _Threaded(_Feed):
 
     def stop(self):
         """Reads no more; what is being read is not submitted."""
-        with self._moved:
-            self.open = False
-            self._moved.notify()
+        self.open = False
+        self._grants.stop()
+
+
+def _read(grants, feed):
+    """A reading thread's life; `feed`: a weak reference."""
+    open = True
+    while open and grants.take():
+        reading = feed()
+        if reading is None:
+            return
+        reading.read_one()
+        open = reading.open
+        del reading
+    if (reading := feed()) is not None:
+        reading.tell_end()
 
 
 class IMapIterator(_core.ResultIterator):
@@ -137,7 +192,7 @@ class IMapIterator(_core.ResultIterator):
         if at_hand:
             self._feed = _Feed(submit_many, calls)
         else:
-            self._feed = _Threaded(submit_many, calls, self._at_end)
+            self._feed = _Threaded(submit_many, calls, weakref.WeakMethod(self._at_end))
         self._feed.fill(self._line, window.size + window.batch)
         pool._feeds.add(self)
         self._look()
