@@ -101,6 +101,46 @@ with CoroutinePoolExecutor(processes=1) as pool:
     assert (done.stdout, done.stderr) == ("[0, 2, 4, 6]\n15\n11\n", "")
 
 
+def test_a_function_that_could_not_be_loaded_is_tried_again(tmp_path):
+    path = tmp_path / "program.py"
+    path.write_text(f"""
+from pathlib import Path
+from oxgang.asyncio import CoroutinePoolExecutor
+from oxgang.errors import PayloadError
+
+def loaded(path):
+    with Path(path).open("a") as file:
+        file.write(".")
+        if file.tell() < 3:
+            raise OSError("not yet")
+
+class Late:
+    def __reduce__(self):
+        return loaded, ({str(tmp_path / "tries")!r},)
+
+late = Late()
+async def first(value):
+    return value, late
+for number in range(300):
+    exec(f"async def f{{number}}(value): return value + {{number}}")
+
+with CoroutinePoolExecutor(processes=1) as pool:
+    for _ in range(4):
+        try:
+            print(pool.submit(first, 1).result())
+        except PayloadError as error:
+            print("not yet" in str(error))
+    # what the host has put by meanwhile is what the owner takes it for
+    for count in (255, 300, 300):
+        for number in range(count):
+            assert pool.submit(globals()[f"f{{number}}"], 1).result() == number + 1
+    print(pool.submit(first, 2).result())
+""")
+    done = subprocess.run([sys.executable, path], check=False, capture_output=True, text=True)
+    wanted = "True\nTrue\n(1, None)\n(1, None)\n(2, None)\n"
+    assert (done.stdout, done.stderr) == (wanted, "")
+
+
 def test_more_functions_than_are_remembered(pool):
     def adds(number):
         async def add(value):

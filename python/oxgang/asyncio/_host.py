@@ -93,7 +93,7 @@ class _Host:
         self.orders = orders
         self.news = news
         self.runs = _runs.Runs(loop, self.tell)
-        self.functions = {}
+        self.functions = {}  # by number; bytes till they could be loaded
         self.remembered = deque()
         self.outgoing = []
         self.apart = False  # whether something in there has buffers
@@ -153,14 +153,17 @@ class _Host:
         self.runs.begin(number, fn, args, kwargs, limit=limit, grace=grace)
 
     def function(self, number, data):
-        if data is None:
-            return self.functions[number]
-        fn = _pickling.load_callable(data)
-        if number:
+        if not number:
+            return _pickling.load_callable(data)
+        if data is not None:
+            # before it is loaded: from now on the owner counts on it, whatever comes of that
             if len(self.remembered) == MOST_FUNCTIONS:
                 del self.functions[self.remembered.popleft()]
             self.remembered.append(number)
-            self.functions[number] = fn
+            self.functions[number] = data
+        fn = self.functions[number]
+        if not callable(fn):
+            fn = self.functions[number] = _pickling.load_callable(fn)
         return fn
 
     def tell(self, number, done, value):
