@@ -388,6 +388,47 @@ def test_kill_workers(shape, tmp_path):
     pool.shutdown()
 
 
+def test_to_wait_for_the_end_is_to_sleep():
+    """How often this thread wakes up does not depend on how long it waits."""
+    pool = CoroutinePoolExecutor()
+    pool.submit(asyncio.sleep, 1.0)
+    before = woken()
+    pool.shutdown()
+    assert woken() - before < 6
+
+
+def woken():
+    with open(f"/proc/self/task/{threading.get_native_id()}/status") as status:
+        line = next(line for line in status if line.startswith("voluntary"))
+    return int(line.split()[1])
+
+
+def test_who_waits_for_a_loop_that_is_blocked_is_let_go_by_a_kill(monkeypatch):
+    monkeypatch.setattr(_service, "_LAST_WAIT_S", 0.1)
+    begun, go = threading.Event(), threading.Event()
+
+    async def blocks():
+        begun.set()
+        go.wait()
+
+    pool = CoroutinePoolExecutor()
+    future = pool.submit(blocks)
+    waiting = [threading.Thread(target=pool.shutdown) for _ in range(3)]
+    try:
+        begun.wait()
+        for thread in waiting:
+            thread.start()
+        pool.kill_workers()
+        for thread in waiting:
+            thread.join()
+        assert not go.is_set()
+        with pytest.raises(concurrent.futures.BrokenExecutor, match="blocks it"):
+            future.result()
+    finally:
+        go.set()
+    threading.Thread.join(pool._service.thread)
+
+
 def test_shut_down_by_its_own_coroutine():
     with CoroutinePoolExecutor() as pool:
 

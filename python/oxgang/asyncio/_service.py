@@ -34,6 +34,7 @@ import logging
 import os
 import threading
 import weakref
+from _thread import allocate_lock
 from collections import deque
 from concurrent.futures import BrokenExecutor, InvalidStateError
 from functools import partial
@@ -58,6 +59,26 @@ _LAST_WAIT_S = 2.0  # for a loop that was told to end at once
 os.register_at_fork(after_in_child=_core.forked)
 
 
+class _Latch:
+    """Opened once or more often, by anybody, anywhere: a garbage collection or a signal handler may
+    do it in the midst of a wait. (`Event.set` takes a lock that the wait may have.)"""
+
+    def __init__(self):
+        self._gate = allocate_lock()
+        self._gate.acquire()
+
+    def open(self):
+        """Lets everybody pass from now on."""
+        with contextlib.suppress(RuntimeError):  # it is open
+            self._gate.release()
+
+    def wait(self):
+        """Waits till it is open. Who passes shuts it behind them for a moment, in which somebody
+        else may open it again."""
+        with contextlib.suppress(RuntimeError), self._gate:
+            pass
+
+
 class _LoopThread(_exit.ServingThread):
     """The thread of a loop. It is not waited for for ever once the service was told to end at once:
     a coroutine that blocks the loop cannot be ended, and the program must."""
@@ -66,21 +87,25 @@ class _LoopThread(_exit.ServingThread):
         super().__init__(**options)
         self._service = service
 
+    def run(self):
+        try:
+            super().run()
+        finally:
+            self._service.is_to_end.open()
+
     def join(self, timeout=None):
         if threading.current_thread() is self:
             return  # a coroutine that shuts its own pool down
-        patience = 0.1
-        while timeout is None and self.is_alive():
-            super().join(patience)
-            if self._service.killed_at is not None:
-                break
-        if self._service.killed_at is None:
+        service = self._service
+        if timeout is None and self.is_alive():
+            service.is_to_end.wait()
+        if service.killed_at is None:
             super().join(timeout)
             return
-        left = max(0.0, self._service.killed_at + _LAST_WAIT_S - monotonic())
+        left = max(0.0, service.killed_at + _LAST_WAIT_S - monotonic())
         super().join(left if timeout is None else min(left, timeout))
         if self.is_alive():
-            self._service.leave_behind()
+            service.leave_behind()
 
 
 def _calls_in(items):
@@ -131,6 +156,7 @@ class Service:
         self.paused = {}  # future -> (Call, timer)
         self.why_broken = None  # the error of all that is left, and of what comes
         self.killed_at = None
+        self.is_to_end = _Latch()  # by `kill`; and the thread's end
         self.serving = self.over = False
         self.loop = self.thread = None
         self._starting = threading.Lock()
@@ -186,6 +212,7 @@ class Service:
         """Ends at once: what runs is cancelled, and all that is left fails."""
         if self.killed_at is None:
             self.killed_at = monotonic()
+        self.is_to_end.open()
         self.inbox.close()
         self.inbox.urge(partial(self.break_off, BrokenExecutor(why)))
 
