@@ -155,7 +155,7 @@ impl LoopPort {
             return Self::look_soon(slf);
         }
         this.lingers.store(false, Ordering::Relaxed);
-        if expected { Self::sleep(slf, pools) } else { this.rest(py) }
+        if expected { Self::sleep(slf) } else { this.rest(py) }
     }
 
     /// Calls something in the loop soon; from any thread.
@@ -240,13 +240,14 @@ impl LoopPort {
         until.is_some()
     }
 
-    /// The loop may sleep: it will be rung for.
-    fn sleep(slf: &Bound<'_, Self>, pools: Vec<Arc<Pool>>) -> PyResult<()> {
+    /// The loop may sleep: it will be rung for, by each pool that is known of by now. What was told in
+    /// this round may have brought further ones.
+    fn sleep(slf: &Bound<'_, Self>) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
-        let has_reader = {
+        let (pools, has_reader) = {
             let mut watching = lock(&this.watching);
             watching.mode = Mode::Rung;
-            std::mem::replace(&mut watching.has_reader, true)
+            (watching.pools.clone(), std::mem::replace(&mut watching.has_reader, true))
         };
         if !has_reader && let Some(owner) = this.get_loop(py)? {
             let drain = slf.getattr(intern!(py, "drain"))?;
