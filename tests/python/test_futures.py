@@ -54,6 +54,31 @@ def pool(make):
     return make()
 
 
+def test_the_collector_may_run_while_a_future_is_asked_for_its_waiters():
+    """And what it collects may ask the same future for them."""
+
+    class Curious:
+        def __del__(self):
+            seen.append(future._waiters)
+
+    future, seen = ours.Future(), []
+    before = gc.get_threshold()
+    gc.disable()
+    try:
+        cycle = [Curious()]
+        cycle.append(cycle)
+        del cycle
+        kept = [[] for _ in range(200)]  # so that none is there to be used again
+        gc.set_threshold(1)
+        gc.enable()
+        waiters = future._waiters
+    finally:
+        gc.set_threshold(*before)
+        gc.enable()
+    gc.collect()
+    assert len(kept) == 200 and len(seen) == 1 and seen[0] is waiters
+
+
 def test_results_and_keywords(pool):
     assert pool.submit(calls.same, 5).result() == 5
     future = pool.submit(calls.keywords, 1, None, self=2, fn="three")
