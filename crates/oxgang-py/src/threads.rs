@@ -234,13 +234,16 @@ impl ThreadQueue {
             if over() {
                 return Ok(());
             }
-            let turn = shared.timer.turn(py, over)?;
+            let give_up = |thread| {
+                let mut books = shared.books();
+                books.threads -= 1;
+                books.abandoned.push(thread);
+            };
+            let again = shared.timer.turn(py, over, give_up);
             let (fresh, wake) = {
                 let mut books = shared.books();
-                books.later -= turn.again.len();
-                books.threads -= turn.abandoned.len();
-                books.abandoned.extend(turn.abandoned);
-                for item in turn.again.into_iter().rev() {
+                books.later -= again.len();
+                for item in again.into_iter().rev() {
                     books.queue.push_front(item);
                 }
                 books.call_for_threads()
@@ -374,7 +377,7 @@ fn run_item(py: Python<'_>, shared: &Shared, item: Item) -> PyResult<bool> {
     if let Some(run) = run {
         match (shared.timer.end(py, &run)?, &result) {
             (Ended::Abandoned, _) => {
-                let thread = run.thread_id(py)?;
+                let thread = run.ident();
                 shared.books().abandoned.retain(|one| *one != thread);
                 return Ok(false);
             }
