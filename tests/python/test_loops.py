@@ -454,6 +454,36 @@ asyncio.run(main(), debug=True)
     assert noise == []
 
 
+@pytest.mark.parametrize("spin", ["0", "40"])
+def test_pool_after_pool(tmp_path, spin):
+    """The loop sleeps for each of them, also for those that it has met only in this round."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        """
+import asyncio, time
+from oxgang.concurrent.futures import ProcessPoolExecutor
+
+async def main():
+    with ProcessPoolExecutor(1) as one, ProcessPoolExecutor(1) as other:
+        for _ in range(3):
+            for pool in (one, other):
+                await pool.submit(time.sleep, 0.02)
+    print("all")
+
+asyncio.run(main())
+"""
+    )
+    done = subprocess.run(
+        [sys.executable, script],
+        env=os.environ | {"OXGANG_SPIN": spin},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert (done.stdout, done.stderr) == ("all\n", "")
+
+
 def test_waiting_threads_and_loops_at_once(pool):
     """Whoever looks for answers finds the other's too."""
     stop = time.monotonic() + 1.0

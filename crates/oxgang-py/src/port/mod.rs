@@ -77,7 +77,7 @@ struct Watching {
 pub struct LoopPort {
     mailbox: Arc<Mailbox>,
     /// A weak reference to the loop; `None`: its user waits for `fileno` by itself.
-    owner: Option<Py<PyAny>>,
+    owner: Option<Py<PyWeakrefReference>>,
     outstanding: AtomicUsize,
     /// The loop will look in its next round.
     coming: AtomicBool,
@@ -89,7 +89,7 @@ pub struct LoopPort {
 #[pymethods]
 impl LoopPort {
     #[new]
-    fn new(owner: Option<Py<PyAny>>) -> PyResult<Self> {
+    fn new(owner: Option<Py<PyWeakrefReference>>) -> PyResult<Self> {
         let watching = Watching {
             mode: Mode::Idle,
             pools: Vec::new(),
@@ -155,42 +155,37 @@ impl LoopPort {
             return Self::look_soon(slf);
         }
         this.lingers.store(false, Ordering::Relaxed);
-        if expected { Self::sleep(slf, pools) } else { this.rest(py) }
-    }
-
-    /// Calls something in the loop soon; from any thread.
-    fn post(
-        slf: &Bound<'_, Self>,
-        callback: Py<PyAny>,
-        arguments: Py<PyTuple>,
-        context: Py<PyAny>,
-    ) -> PyResult<()> {
-        let (py, this) = (slf.py(), slf.get());
-        this.outstanding.fetch_add(1, Ordering::Relaxed);
-        if !this.mailbox.put(Item::Post { callback, arguments, context }) {
-            return Ok(());
-        }
-        let Some(owner) = this.get_loop(py)? else { return Ok(()) };
-        let look = slf.getattr(intern!(py, "look"))?;
-        // not every loop says so by itself
-        let closed = owner.call_method0(intern!(py, "is_closed"))?.is_truthy()?;
-        let woken = if closed {
-            Err(PyRuntimeError::new_err("Event loop is closed"))
-        } else {
-            owner.call_method1(intern!(py, "call_soon_threadsafe"), (look,))
-        };
-        if woken.is_err() {
-            let lost = this.mailbox.take_posts();
-            this.outstanding.fetch_sub(lost.len(), Ordering::Relaxed);
-        }
-        woken.map(|_| ())
+        if expected { Self::sleep(slf) } else { this.rest(py) }
     }
 }
 
 impl LoopPort {
     pub fn get_loop<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let Some(owner) = &self.owner else { return Ok(None) };
-        Ok(Some(owner.bind(py).call0()?).filter(|owner| !owner.is_none()))
+        Ok(self.owner.as_ref().and_then(|owner| owner.bind(py).upgrade()))
+    }
+
+    /// Calls something in the loop, `owner`, soon; from any thread.
+    fn post(slf: &Bound<'_, Self>, owner: &Bound<'_, PyAny>, item: Item) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        // asked each time: a loop that was closed while it looked, or before it looked, never leaves
+        // that mode, and nobody tells us
+        if owner.call_method0(intern!(py, "is_closed"))?.is_truthy()? {
+            this.forget_posts();
+            return Err(PyRuntimeError::new_err("Event loop is closed"));
+        }
+        this.outstanding.fetch_add(1, Ordering::Relaxed);
+        if !this.mailbox.put(item) {
+            return Ok(());
+        }
+        let look = slf.getattr(intern!(py, "look"))?;
+        let woken = owner.call_method1(intern!(py, "call_soon_threadsafe"), (look,));
+        woken.inspect_err(|_| this.forget_posts()).map(drop)
+    }
+
+    /// There will be no loop for what has been posted.
+    fn forget_posts(&self) {
+        let lost = self.mailbox.take_posts();
+        self.outstanding.fetch_sub(lost.len(), Ordering::Relaxed);
     }
 
     fn look_soon(slf: &Bound<'_, Self>) -> PyResult<()> {
@@ -240,13 +235,14 @@ impl LoopPort {
         until.is_some()
     }
 
-    /// The loop may sleep: it will be rung for.
-    fn sleep(slf: &Bound<'_, Self>, pools: Vec<Arc<Pool>>) -> PyResult<()> {
+    /// The loop may sleep: it will be rung for, by each pool that is known of by now. What was told in
+    /// this round may have brought further ones.
+    fn sleep(slf: &Bound<'_, Self>) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
-        let has_reader = {
+        let (pools, has_reader) = {
             let mut watching = lock(&this.watching);
             watching.mode = Mode::Rung;
-            std::mem::replace(&mut watching.has_reader, true)
+            (watching.pools.clone(), std::mem::replace(&mut watching.has_reader, true))
         };
         if !has_reader && let Some(owner) = this.get_loop(py)? {
             let drain = slf.getattr(intern!(py, "drain"))?;
@@ -410,18 +406,19 @@ pub fn call_soon_threadsafe(
         Some(context) => context,
         None => copy_context(py)?,
     };
+    let item = Item::Post { callback, arguments: args, context };
     let last = lock(&LAST).as_ref().map(|port| port.clone_ref(py));
     if let Some(last) = last
         && let Some(port) = last.bind(py).upgrade_as::<LoopPort>()?
         && port.get().get_loop(py)?.is_some_and(|owner| owner.is(r#loop))
     {
-        return LoopPort::post(&port, callback, args, context);
+        return LoopPort::post(&port, r#loop, item);
     }
     let port = port_of(r#loop)?;
     let reference = PyWeakrefReference::new(&port)?.unbind();
     let before = lock(&LAST).replace(reference);
     drop(before);
-    LoopPort::post(&port, callback, args, context)
+    LoopPort::post(&port, r#loop, item)
 }
 
 fn copy_context(py: Python<'_>) -> PyResult<Py<PyAny>> {
