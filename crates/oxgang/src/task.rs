@@ -481,7 +481,8 @@ mod tests {
         for length in [0, 1 << 12, 1 << 16, 1 << 20] {
             let mut most = with_blocks(&store, length, wire::MOST_ATTACHED);
             most.settle(&store).unwrap();
-            let frame = most.frame(0, |_, parts| parts.iter().map(|part| part.len()).sum::<usize>());
+            let frame =
+                most.frame(0, |_, parts| parts.iter().map(|part| part.len()).sum::<usize>());
             assert!(frame <= Shape::STANDARD.longest_inline(), "{length}: {frame}");
             let mut more = with_blocks(&store, length, wire::MOST_ATTACHED + 1);
             let refused = more.settle(&store).unwrap_err();
