@@ -20,6 +20,13 @@ def pid(_=None):
     return os.getpid()
 
 
+def append_to(path, text, delay=0):
+    time.sleep(delay)
+    with open(path, "a") as file:
+        file.write(f"{text}\n")
+    return text
+
+
 def nap(seconds):
     time.sleep(seconds)
     return seconds
@@ -52,6 +59,26 @@ def system_exit(code):
 
 def lock(_=None):
     return threading.Lock()
+
+
+def interrupt_once():
+    """Unpickling what `Interrupting` was is interrupted, the first time in a process."""
+    if not interrupted:
+        interrupted.append(True)
+        raise KeyboardInterrupt
+    return "after all"
+
+
+interrupted = []
+
+
+class Interrupting:
+    def __reduce__(self):
+        return interrupt_once, ()
+
+
+def interrupting(number):
+    return Interrupting() if number == 3 else number
 
 
 class Unloadable(Exception):

@@ -174,6 +174,20 @@ def test_map_keeps_the_order_and_raises_in_turn(pool):
         next(results)
 
 
+def test_a_map_that_is_given_up_cancels_the_rest(make, tmp_path):
+    pool = make(1)
+    ran = tmp_path / "ran"
+    results = pool.map(calls.append_to, [ran] * 50, range(50), [0.02] * 50)
+    assert next(results) == 0
+    results.close()
+    assert pool.submit(calls.append_to, ran, "after").result() == "after"
+    assert len(ran.read_text().split()) < 50
+    late = pool.map(calls.nap, [0.3, 0.3], timeout=0.05)
+    with pytest.raises(TimeoutError):
+        next(late)
+    assert list(pool.map(calls.same, "abc")) == ["a", "b", "c"]
+
+
 def test_initializers_run_in_every_worker(make):
     pool = make(2, initializer=calls.set_up, initargs=("ready",))
     answers = [pool.submit(calls.setting) for _ in range(8)]

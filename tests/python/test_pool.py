@@ -339,6 +339,28 @@ class Counter:
         return self.calls
 
 
+@pytest.mark.parametrize("chunksize", [1, 4])
+@only(*OWN_PROCESSES)
+def test_who_is_interrupted_may_ask_again(make, chunksize):
+    calls.interrupted.clear()
+    answer = make(2).map_async(calls.interrupting, range(6), chunksize)
+    with pytest.raises(KeyboardInterrupt):
+        answer.get()
+    assert answer.get() == answer.get() == [0, 1, 2, "after all", 4, 5]
+
+
+@only("oxgang-thread", "oxgang-fork")
+def test_many_may_wait_for_one_map(make):
+    answer = make(2).map_async(calls.nap, [0.1] * 4, 1)
+    seen = []
+    threads = [threading.Thread(target=lambda: seen.append(answer.get())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [[0.1] * 4] * 4
+
+
 @only(*PROCESSES)
 def test_each_call_has_an_object_of_its_own(make):
     pool = make(1)

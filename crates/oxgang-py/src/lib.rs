@@ -6,6 +6,7 @@
 #![allow(missing_docs, reason = "what Python sees is described in _core.pyi")]
 
 mod awaiting;
+mod batch;
 mod child;
 mod cli;
 mod codec;
@@ -41,6 +42,8 @@ use pyo3::prelude::*;
 mod _core {
     #[pymodule_export]
     use crate::awaiting::{Awaiting, Terminating, Waiter};
+    #[pymodule_export]
+    use crate::batch::{Batch, BatchResults};
     #[pymodule_export]
     use crate::child::Child;
     #[pymodule_export]

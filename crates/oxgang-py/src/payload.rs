@@ -19,7 +19,6 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyTuple};
 
 use crate::codec::{self, Encoded, Far, Input, PICKLED, PLAIN};
-use crate::future::Source;
 use crate::limits;
 use crate::python::{names, standard};
 use crate::raw::{Buffer, Lent};
@@ -289,7 +288,7 @@ pub fn of_error(py: Python<'_>, error: PyErr, decoding: bool) -> PyResult<Payloa
 pub fn open(
     py: Python<'_>,
     outcome: &Outcome,
-    source: Option<&Source>,
+    function: Option<&Py<PyAny>>,
 ) -> PyResult<Result<Py<PyAny>, Py<PyAny>>> {
     let opened = match outcome {
         Outcome::Result(payload) => match to_value(py, payload) {
@@ -303,8 +302,7 @@ pub fn open(
             to_value(py, payload).and_then(|parts| names(py)?.load_error.call1(py, (parts,)))
         }
         Outcome::Crashed(crash) => {
-            let function = source.map(|source| source.function.clone_ref(py));
-            limits::error_of(py, crash, function)
+            limits::error_of(py, crash, function.map(|function| function.clone_ref(py)))
         }
         Outcome::Broken(why) => names(py)?.broken_error.call1(py, (&**why,)),
         Outcome::Cancelled => Err(standard(py)?.cancelled_error(py)),

@@ -14,6 +14,7 @@ use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyCFunction, PyDict, PyFunction, PyList, PyTuple, PyType};
 
+use crate::batch::{Batch, Calls};
 use crate::future::{self, Future, Source};
 use crate::limits::Options;
 use crate::payload::{self, Call, LateCall};
@@ -27,6 +28,9 @@ const REMEMBERED: usize = 1024;
 /// Calls of a map that are handed in together: the pool's lock and the workers' wake-ups are
 /// shared by them.
 const TOGETHER: usize = 32;
+
+/// What a worker needs of a call.
+type Ready = (Arc<Callable>, Payload);
 
 /// A start method in Python: `start(incarnation, channel, pool, wake) -> pid | None` and
 /// `exitcode(pid) -> int | None`.
@@ -343,22 +347,40 @@ impl ProcessPool {
         let (pool, class) = this.opened()?;
         let r#fn = this._same(r#fn)?;
         let futures = PyList::empty(py);
-        let mut tasks = Vec::new();
-        for args in calls.try_iter()? {
-            let args = args?.cast_into::<PyTuple>()?;
+        Self::submit_each(slf, calls, |args| {
             let callable = this.callable(&r#fn);
-            let (future, task) = this.prepare(pool, class, &r#fn, callable, &args, None)?;
-            let task = task.map(|task| task.with_options(this.options.get().cloned()));
+            let (future, task) = this.prepare(pool, class, &r#fn, callable, args, None)?;
             futures.append(future)?;
-            tasks.extend(task);
-            if tasks.len() == TOGETHER {
-                this.see_to_driver(slf)?;
-                pool.submit_all(tasks.drain(..)).map_err(|refused| refusal(py, &refused))?;
-            }
-        }
-        this.see_to_driver(slf)?;
-        pool.submit_all(tasks.into_iter()).map_err(|refused| refusal(py, &refused))?;
+            Ok(task)
+        })?;
         Ok(futures)
+    }
+
+    /// The same for results that are wanted together: one `Batch` stands for all of them.
+    fn _submit_batch<'py>(
+        slf: &Bound<'py, Self>,
+        r#fn: &Bound<'py, PyAny>,
+        calls: &Bound<'py, PyAny>,
+    ) -> PyResult<Batch> {
+        let this = slf.get();
+        let (pool, _) = this.opened()?;
+        let r#fn = this._same(r#fn)?;
+        let named = this.named(&r#fn)?;
+        let batch = Calls::new(pool, named);
+        Self::submit_each(slf, calls, |args| {
+            match this.encode(pool, &r#fn, this.callable(&r#fn), args, None)? {
+                Ok((callable, payload)) => {
+                    let id = Pool::next_task();
+                    let part = batch.expect(id);
+                    Ok(Some(Task::new(id, callable, payload, batch.clone()).part(part)))
+                }
+                Err(error) => {
+                    batch.refuse(error);
+                    Ok(None)
+                }
+            }
+        })?;
+        Ok(Batch { calls: batch })
     }
 }
 
@@ -391,6 +413,28 @@ impl ProcessPool {
         Ok(future)
     }
 
+    /// Hands in the tasks that `make` makes of each tuple of arguments, some at a time.
+    fn submit_each<'py>(
+        slf: &Bound<'py, Self>,
+        calls: &Bound<'py, PyAny>,
+        mut make: impl FnMut(&Bound<'py, PyTuple>) -> PyResult<Option<Task>>,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        let (pool, _) = this.opened()?;
+        let mut tasks = Vec::with_capacity(TOGETHER);
+        for args in calls.try_iter()? {
+            let task = make(&args?.cast_into::<PyTuple>()?)?;
+            tasks.extend(task.map(|task| task.with_options(this.options.get().cloned())));
+            if tasks.len() == TOGETHER {
+                this.see_to_driver(slf)?;
+                pool.submit_all(tasks.drain(..)).map_err(|refused| refusal(py, &refused))?;
+            }
+        }
+        this.see_to_driver(slf)?;
+        pool.submit_all(tasks.into_iter()).map_err(|refused| refusal(py, &refused))
+    }
+
     /// A future, and the task that will complete it; without one, the future is done: the
     /// call cannot be sent, and that is this future's error, as in the standard class.
     fn prepare<'py>(
@@ -405,6 +449,31 @@ impl ProcessPool {
         let py = function.py();
         let future = class.call0(py)?.into_bound(py);
         let completion = future::cell_of(&future)?;
+        let bound = future.cast::<Future>()?;
+        match self.encode(pool, function, callable, args, kwargs)? {
+            Ok((callable, payload)) => {
+                let id = Pool::next_task();
+                let named = self.named(function)?;
+                bound.get().bind(Source { pool: pool.clone(), task: id, function: named });
+                Ok((future, Some(Task::new(id, callable, payload, completion))))
+            }
+            Err(error) => {
+                Future::finish(bound, None, Some(error))?;
+                Ok((future, None))
+            }
+        }
+    }
+
+    /// What is sent of a call; or why it cannot be.
+    fn encode(
+        &self,
+        pool: &Arc<Pool>,
+        function: &Bound<'_, PyAny>,
+        callable: PyResult<Option<Arc<Callable>>>,
+        args: &Bound<'_, PyTuple>,
+        kwargs: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Result<Ready, Py<PyAny>>> {
+        let py = function.py();
         let encoded = callable.and_then(|callable| match callable {
             Some(callable) => Ok((callable, payload::of_call(pool, args, kwargs)?)),
             None => {
@@ -413,36 +482,26 @@ impl ProcessPool {
                 Ok((self.apply.clone(), payload::of_call(pool, &all, kwargs)?))
             }
         });
-        let bound = future.cast::<Future>()?;
         match encoded {
-            Ok((callable, call)) => {
-                let id = Pool::next_task();
-                let named = self.named(function, &callable)?;
-                bound.get().bind(Source { pool: pool.clone(), task: id, function: named });
-                let payload = match call {
-                    Call::Ready(payload) => payload,
-                    Call::Late(late) => Payload::late(Arc::new(late)),
-                };
-                Ok((future, Some(Task::new(id, callable, payload, completion))))
-            }
+            Ok((callable, Call::Ready(payload))) => Ok(Ok((callable, payload))),
+            Ok((callable, Call::Late(late))) => Ok(Ok((callable, Payload::late(Arc::new(late))))),
             Err(error) if error.is_instance_of::<pyo3::exceptions::PyException>(py) => {
-                if let Some(why) = pool.broken() {
-                    return Err(refusal(py, &Refused::Broken(why)));
+                match pool.broken() {
+                    Some(why) => Err(refusal(py, &Refused::Broken(why))),
+                    None => Ok(Err(error.into_value(py).into_any())),
                 }
-                Future::finish(bound, None, Some(error.into_value(py).into_any()))?;
-                Ok((future, None))
             }
             Err(interruption) => Err(interruption),
         }
     }
 
     /// What to call the function in messages; keeps nothing of the caller's data alive.
-    fn named(&self, function: &Bound<'_, PyAny>, callable: &Arc<Callable>) -> PyResult<Py<PyAny>> {
+    fn named(&self, function: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let py = function.py();
         if let Ok(sendable) = function.cast::<Sendable>() {
             return Ok(sendable.get().function.clone_ref(py));
         }
-        if !Arc::ptr_eq(callable, &self.apply) {
+        if stands_for_itself(function) {
             return Ok(function.clone().unbind());
         }
         let own = function.getattr("__qualname__");
@@ -467,11 +526,7 @@ impl ProcessPool {
         if let Ok(sendable) = function.cast::<Sendable>() {
             return Ok(Some(sendable.get().callable.clone()));
         }
-        // a bound method or a partial may change from call to call; these do not
-        if !function.is_exact_instance_of::<PyFunction>()
-            && !function.is_exact_instance_of::<PyCFunction>()
-            && !function.is_instance_of::<PyType>()
-        {
+        if !stands_for_itself(function) {
             return Ok(None);
         }
         let key = function.as_ptr() as usize;
@@ -509,6 +564,13 @@ impl ProcessPool {
         drop(forgotten); // may run Python code, so not under the lock
         Ok(Some(callable))
     }
+}
+
+/// A bound method or a partial may change from call to call; these do not.
+fn stands_for_itself(function: &Bound<'_, PyAny>) -> bool {
+    function.is_exact_instance_of::<PyFunction>()
+        || function.is_exact_instance_of::<PyCFunction>()
+        || function.is_instance_of::<PyType>()
 }
 
 fn refusal(py: Python<'_>, refused: &Refused) -> PyErr {

@@ -4,7 +4,11 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+use oxgang::pool::Waited;
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
+
+use crate::python::standard;
 
 /// When a wait with this `timeout` argument is over: `None` waits for ever; a negative number
 /// is over at once.
@@ -19,6 +23,27 @@ pub fn deadline(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Instant>>
     // beyond what the clock can show is for ever
     let limit = Duration::try_from_secs_f64(seconds.max(0.0)).ok();
     Ok(limit.and_then(|limit| Instant::now().checked_add(limit)))
+}
+
+/// Waits by `wait`, without the interpreter, and again after each look at signals.
+///
+/// # Errors
+/// `TimeoutError` if it says that time is up, what a signal's handler raised, or `RuntimeError` if
+/// what is waited for is another process's.
+pub fn with_signals(py: Python<'_>, wait: impl Fn() -> Waited + Sync) -> PyResult<()> {
+    loop {
+        match py.detach(&wait) {
+            Waited::Done => return Ok(()),
+            Waited::TimeUp => return Err(standard(py)?.timeout_error(py)),
+            Waited::Signal => py.check_signals()?,
+            Waited::Forked => {
+                return Err(PyRuntimeError::new_err(
+                    "this future belongs to the process that this one was forked from; wait for \
+                     it there",
+                ));
+            }
+        }
+    }
 }
 
 /// Whether a wait without the interpreter is to be given up: since a signal's handler raised, which

@@ -145,8 +145,8 @@ pub trait Completion: std::any::Any + Send + Sync {
     /// Whether the task is still wanted, asked right before it is sent to a worker.
     fn wanted(&self) -> bool;
 
-    /// The outcome.
-    fn complete(self: Arc<Self>, outcome: Outcome) -> Told;
+    /// The outcome. `part`: of which of the tasks that it waits for ([`Task::part`]).
+    fn complete(self: Arc<Self>, part: usize, outcome: Outcome) -> Told;
 }
 
 /// Whom a completion has told.
@@ -401,6 +401,7 @@ pub struct Task {
     pub(crate) callable: Arc<Callable>,
     pub(crate) payload: Payload,
     pub(crate) completion: Arc<dyn Completion>,
+    pub(crate) part: usize,
     pub(crate) options: Option<Arc<TaskOptions>>,
     pub(crate) tries: Option<Box<Tries>>,
 }
@@ -415,7 +416,14 @@ impl Task {
         completion: Arc<dyn Completion>,
     ) -> Self {
         let payload = payload.into();
-        Self { id, callable, payload, completion, options: None, tries: None }
+        Self { id, callable, payload, completion, part: 0, options: None, tries: None }
+    }
+
+    /// Which of the tasks it is that its completion waits for, if there are several.
+    #[must_use]
+    pub fn part(mut self, part: usize) -> Self {
+        self.part = part;
+        self
     }
 
     /// With limits, or further tries.
@@ -457,7 +465,7 @@ impl Completion for JoinHandle {
         true
     }
 
-    fn complete(self: Arc<Self>, outcome: Outcome) -> Told {
+    fn complete(self: Arc<Self>, _part: usize, outcome: Outcome) -> Told {
         *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
         self.done.notify_all();
         Told::Already // whoever submitted asked the driver to watch, since nobody leads

@@ -17,13 +17,14 @@ fn main() {
         Worker::from_stdin().and_then(|worker| worker.serve(run)).expect("a sound channel");
         return;
     }
-    let tests: [(&str, fn()); 15] = [
+    let tests: [(&str, fn()); 16] = [
         ("callables of every size cross", callables_of_every_size_cross),
         ("results and errors come back", results_and_errors_come_back),
         ("payloads of every size cross", payloads_of_every_size_cross),
         ("a death costs one task", a_death_costs_one_task),
         ("many deaths, exact accounts", many_deaths_exact_accounts),
         ("what has not begun can be cancelled", what_has_not_begun_can_be_cancelled),
+        ("many can be cancelled at once", many_can_be_cancelled_at_once),
         ("a closed pool finishes its tasks", a_closed_pool_finishes_its_tasks),
         ("a killed pool fails its tasks", a_killed_pool_fails_its_tasks),
         ("workers are replaced after their limit", workers_are_replaced_after_their_limit),
@@ -241,6 +242,24 @@ fn what_has_not_begun_can_be_cancelled() {
         assert!(matches!(handle.join(), Some(Outcome::Cancelled)));
     }
     result(first);
+    running.end();
+}
+
+fn many_can_be_cancelled_at_once() {
+    let running = Running::new(2);
+    let (echo, sleep) = (word("echo"), word("sleep"));
+    let warm: Vec<_> = (0..100).map(|_| running.submit(&echo, b"").1).collect();
+    warm.into_iter().for_each(|handle| drop(result(handle))); // many are sent ahead from now on
+    let long: Vec<_> = (0..2).map(|_| running.submit(&sleep, &[200])).collect();
+    let waiting: Vec<_> = (0..2000).map(|_| running.submit(&echo, b"")).collect();
+    let unwanted: Vec<_> = waiting.iter().map(|(id, _)| *id).step_by(2).collect();
+    assert!(running.pool.cancel_these(&unwanted));
+    assert!(!running.pool.cancel_these(&unwanted), "only once");
+    for (index, (_, handle)) in waiting.into_iter().enumerate() {
+        let cancelled = matches!(handle.join(), Some(Outcome::Cancelled));
+        assert_eq!(cancelled, index % 2 == 0, "{index}");
+    }
+    long.into_iter().for_each(|(_, handle)| drop(result(handle)));
     running.end();
 }
 

@@ -31,7 +31,7 @@ class ApplyResult:
             self._callbacks = callback, error_callback
             future.add_done_callback(self._tell)
 
-    def _tell(self, _future):
+    def _tell(self, _future=None):
         """Calls back, before anybody who waits is let go. An error of a callback is logged, as that
         of a future's is, and keeps nobody waiting."""
         callback, error_callback = self._callbacks
@@ -104,67 +104,52 @@ class MapResult(ApplyResult):
     """The results to come of a map. It is done when all of its calls are; the first error in
     their order stands for all."""
 
-    def __init__(self, pool, work, callbacks):
+    def __init__(self, pool, batch, chunked, error, callbacks):
         self._pool = pool
-        futures, self._chunked, error = work
-        self._futures = futures
-        self._settled = None if error is None else (None, error)
+        self._batch = batch  # None: there is nothing to wait for
+        self._chunked = chunked
+        self._settled = None if batch is not None else ([] if error is None else None, error)
+        self._settling = threading.Lock()
         if callbacks == (None, None):
             return
         self._told = threading.Event()
         self._callbacks = callbacks
-        self._left = len(futures)
-        self._lock = threading.Lock()
-        for future in futures:
-            future.add_done_callback(self._count)
-        if not futures:
-            self._tell(None)
-
-    def _count(self, future):
-        with self._lock:
-            self._left -= 1
-            last = not self._left
-        if last:
-            self._tell(future)
+        if batch is None:
+            self._tell()
+        else:
+            batch.add_done_callback(self._tell)
 
     def _outcome(self):
-        if self._settled is None:
-            self._settled = self._gather(None)
-            self._futures = ()
+        with self._settling:
+            if self._settled is None:
+                values, error = self._batch.take(self._chunked)
+                settled = (values, None) if error is None else (None, own_error(error))
+                self._settled, self._batch = settled, None
         return self._settled
-
-    def _gather(self, deadline):
-        values, first = [], None
-        add = values.extend if self._chunked else values.append
-        for future in self._futures:
-            left = None if deadline is None else deadline - time.monotonic()
-            try:
-                add(future.result(left))
-            except BaseException as error:
-                if not future.done():
-                    raise  # time is up, or Ctrl-C
-                first = first or own_error(error)
-        return (values, None) if first is None else (None, first)
 
     def ready(self):
         """Whether all of it is done."""
         if self._told is not None:
             return self._told.is_set()
-        return self._settled is not None or all(future.done() for future in self._futures)
+        batch = self._batch
+        return batch is None or batch.done()
 
     def wait(self, timeout=None):
         """Waits until all of it is done, for `timeout` seconds at most."""
-        if self._told is not None:
-            self._told.wait(timeout)
+        try:
+            self._wait(timeout)
+        except context.TimeoutError:
             return
-        deadline = None if timeout is None else time.monotonic() + timeout
-        for future in self._futures:
-            left = None if deadline is None else deadline - time.monotonic()
+
+    def _wait(self, timeout):
+        if self._told is not None:
+            if not self._told.wait(timeout):
+                raise context.TimeoutError
+        elif (batch := self._batch) is not None:
             try:
-                future.exception(left)
-            except (TimeoutError, CancelledError):
-                if not future.done():
-                    return
+                batch.wait(timeout)
+            except TimeoutError:
+                raise context.TimeoutError from None
 
     def get(self, timeout=None):
         """The list of values, or the first error, raised.
@@ -173,19 +158,63 @@ class MapResult(ApplyResult):
             TimeoutError: Not all is done in time (`multiprocessing.TimeoutError`).
             WorkerCrashed: A worker ended without an answer.
         """
-        if self._told is not None and not self._told.wait(timeout):
-            raise context.TimeoutError
-        if self._settled is None:
-            deadline = None if timeout is None else time.monotonic() + timeout
-            try:
-                settled = self._gather(deadline)
-            except TimeoutError:
-                raise context.TimeoutError from None
-            self._settled, self._futures = settled, ()
-        value, error = self._settled
+        self._wait(timeout)
+        value, error = self._outcome()
         if error is None:
             return value
         try:
             raise error
         finally:
             del self, error
+
+
+class FutureBatch:
+    """Futures, as `_core.Batch` has what comes of its calls."""
+
+    def __init__(self, futures):
+        self._futures = futures
+        self._left = len(futures)
+        self._lock = threading.Lock()
+
+    def done(self):
+        """Whether all are done."""
+        return all(future.done() for future in self._futures)
+
+    def wait(self, timeout=None):
+        """Waits until all are done, for so many seconds at most; raises `TimeoutError`."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for future in self._futures:
+            left = None if deadline is None else deadline - time.monotonic()
+            try:
+                future.exception(left)
+            except (TimeoutError, CancelledError):
+                if not future.done():
+                    raise
+
+    def take(self, chunked):
+        """All values, and the first error."""
+        values, first = [], None
+        add = values.extend if chunked else values.append
+        for future in self._futures:
+            try:
+                error = future.exception()
+            except CancelledError as cancelled:
+                error = cancelled
+            if error is None:
+                add(future.result())
+            else:
+                first = first or error
+        return values, first
+
+    def add_done_callback(self, fn):
+        """Calls `fn` when all are done."""
+
+        def count(_future):
+            with self._lock:
+                self._left -= 1
+                last = not self._left
+            if last:
+                fn()
+
+        for future in self._futures:
+            future.add_done_callback(count)

@@ -226,16 +226,17 @@ class Pool:
                 1 if self._limited else -(-len(iterable) // (_CHUNKS_EACH * self._processes))
             )
         chunked = chunksize > 1
-        engine, error, futures = self._engine, None, ()
+        engine, error, batch = self._engine, None, None
         try:
             calls = _chunks(iterable, chunksize) if chunked else _singles(iterable, starred)
         except Exception as of_the_input:
-            error, calls = of_the_input, ()
-        if calls:
-            each = _pool_worker.EachStarred if starred else _pool_worker.Each
-            same = engine.sendable(each, func) if chunked else engine.single(func)
-            futures = engine._submit_many(same, calls)
-        return MapResult(self, (futures, chunked, error), callbacks)
+            error = of_the_input
+        else:
+            if len(iterable) > 0:
+                each = _pool_worker.EachStarred if starred else _pool_worker.Each
+                same = engine.sendable(each, func) if chunked else engine.single(func)
+                batch = engine._submit_batch(same, calls)
+        return MapResult(self, batch, chunked, error, callbacks)
 
     def imap(self, func, iterable, chunksize=1):
         """An iterator of what `func` gives for each item, in their order; its `next(timeout)`
@@ -379,7 +380,8 @@ def _unbound(pool):
 def _singles(items, starred):
     if starred:
         return [tuple(item) for item in items]
-    return [(item,) for item in items]
+    # of what is at hand `zip` makes one tuple serve for all
+    return zip(items) if type(items) in AT_HAND else [(item,) for item in items]
 
 
 def _chunks(items, size):

@@ -112,7 +112,7 @@ impl Completion for Cell {
         !self.done()
     }
 
-    fn complete(self: Arc<Self>, outcome: Outcome) -> Told {
+    fn complete(self: Arc<Self>, _part: usize, outcome: Outcome) -> Told {
         let mut inner = self.inner();
         // the user may have set it by hand: the first word counts
         if !self.done() {

@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use oxgang::Pool;
-use oxgang::pool::{Waitable, Waited};
+use oxgang::pool::Waitable;
 use pyo3::exceptions::{PyBaseException, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple, PyType};
@@ -494,23 +494,10 @@ impl Future {
     }
 
     fn wait(py: Python<'_>, cell: &Arc<Cell>, deadline: Option<Instant>) -> PyResult<()> {
-        loop {
-            let waited = py.detach(|| match cell.source.get() {
-                Some(source) => source.pool.wait(&**cell, deadline),
-                None => crate::threads::wait(cell, deadline),
-            });
-            match waited {
-                Waited::Done => return Ok(()),
-                Waited::TimeUp => return Err(standard(py)?.timeout_error(py)),
-                Waited::Signal => py.check_signals()?,
-                Waited::Forked => {
-                    return Err(PyRuntimeError::new_err(
-                        "this future belongs to the process that this one was forked from; \
-                         wait for it there",
-                    ));
-                }
-            }
-        }
+        wait::with_signals(py, || match cell.source.get() {
+            Some(source) => source.pool.wait(&**cell, deadline),
+            None => crate::threads::wait(cell, deadline),
+        })
     }
 
     /// Makes objects of a pool's bytes. An interruption leaves the bytes for the next try; of
@@ -519,7 +506,8 @@ impl Future {
         let py = slf.py();
         let cell = &slf.get().cell;
         let Some(raw) = cell.inner().raw.clone() else { return Ok(()) };
-        let decoded = payload::open(py, &raw, cell.source.get())?;
+        let function = cell.source.get().map(|source| &source.function);
+        let decoded = payload::open(py, &raw, function)?;
         drop(raw);
         let mut inner = cell.inner();
         let used = inner.raw.take();

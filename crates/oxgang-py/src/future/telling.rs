@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 
 use super::Future;
 use super::cell::{Cell, FINISHED, NOTIFIED};
+use crate::batch::Calls;
 use crate::python::standard;
 
 /// Tells everybody in Python who wants to know. Each is told once, whoever comes first.
@@ -80,10 +81,12 @@ pub fn call_back(slf: &Bound<'_, Future>, callback: &Py<PyAny>) -> PyResult<()> 
 /// Called by the driver for a completion that asked for it.
 pub fn deliver_completion(py: Python<'_>, completion: Arc<dyn Completion>) -> PyResult<()> {
     let any: Arc<dyn std::any::Any + Send + Sync> = completion;
-    let Ok(cell) = any.downcast::<Cell>() else { return Ok(()) };
-    let keep = cell.inner().keep.take();
-    match keep {
-        Some(future) => deliver(future.bind(py)),
-        None => Ok(()), // somebody else was faster
+    match any.downcast::<Cell>() {
+        Ok(cell) => {
+            let keep = cell.inner().keep.take();
+            // without it somebody else was faster
+            keep.map_or(Ok(()), |future| deliver(future.bind(py)))
+        }
+        Err(any) => any.downcast::<Calls>().map_or(Ok(()), |calls| calls.call_back(py)),
     }
 }

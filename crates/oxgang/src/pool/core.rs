@@ -313,14 +313,14 @@ impl Core {
 
     /// The end of a task's way: its blocks are let go, and who waits is told.
     pub fn finish(&mut self, task: Task, outcome: Outcome) {
-        let Task { completion, payload, .. } = task;
+        let Task { completion, part, payload, .. } = task;
         self.held -= payload.held();
         self.untidy |= payload.blocks().next().is_some();
         if payload.is_late().is_some() {
             self.late -= 1;
             self.spent_payloads.push(payload);
         }
-        let told = completion.clone().complete(outcome);
+        let told = completion.clone().complete(part, outcome);
         self.watched -= isize::from(told != Told::Nobody);
         if told == Told::ByDriver {
             self.attention.push(completion);
@@ -347,6 +347,31 @@ impl Core {
         let Some(sent) = sent else { return false };
         self.finish(sent.task, Outcome::Cancelled);
         true
+    }
+
+    /// Takes those of these tasks back, sorted by their ids, that have not begun; whether there
+    /// were any.
+    pub fn cancel_these(&mut self, ids: &[TaskId]) -> bool {
+        let wanted = |id: TaskId| ids.binary_search(&id).is_ok();
+        let mut back = Vec::new();
+        for task in std::mem::take(&mut self.queue) {
+            if wanted(task.id) { back.push(task) } else { self.queue.push_back(task) }
+        }
+        let later: Vec<TaskId> =
+            self.later.keys().map(|(_, id)| *id).filter(|id| wanted(*id)).collect();
+        back.extend(later.into_iter().filter_map(|id| self.take_from_later(id)));
+        for life in &mut self.lives {
+            let here: Vec<TaskId> =
+                life.sent.iter().map(|sent| sent.task.id).filter(|id| wanted(*id)).collect();
+            // the last ones first: with each the worker gets closer to those before it
+            let taken = here.into_iter().rev().filter_map(|id| life.take_back_one(id));
+            back.extend(taken.map(|sent| sent.task));
+        }
+        let any = !back.is_empty();
+        for task in back {
+            self.finish(task, Outcome::Cancelled);
+        }
+        any
     }
 
     /// Takes everything back that has not begun, but for the first task of each worker, which

@@ -390,12 +390,21 @@ impl Pool {
 
     /// Takes a task back if it has not begun. Its completion is told.
     pub fn cancel(&self, id: TaskId) -> bool {
+        self.cancelling(|core| core.cancel(id))
+    }
+
+    /// The same with many, sorted by their ids; whether there were any.
+    pub fn cancel_these(&self, ids: &[TaskId]) -> bool {
+        self.cancelling(|core| core.cancel_these(ids))
+    }
+
+    fn cancelling(&self, cancel: impl FnOnce(&mut Core) -> bool) -> bool {
         if self.forked() {
             return false;
         }
         let mut core = self.core();
         core.turn();
-        let cancelled = core.cancel(id);
+        let cancelled = cancel(&mut core);
         core.turn();
         self.follow_up(core);
         if cancelled {

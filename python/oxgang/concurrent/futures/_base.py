@@ -86,13 +86,17 @@ class Executor(standard.Executor):
         calls = zip(*iterables)  # noqa: B905 - the shortest ends it, as with the builtin
         quick = all(type(iterable) in AT_HAND for iterable in iterables)
         if buffersize is None and quick:
-            return _results(self._submit_many(fn, calls), end_time)
+            return self._map_at_hand(fn, calls, end_time)
         fn = self._same(fn)
         if buffersize is None:
             # each call is under way before the iterable is asked for the next
             return _results([self.submit(fn, *args) for args in calls], end_time)
         futures = deque(self.submit(fn, *args) for args in itertools.islice(calls, buffersize))
         return _buffered_results(self.submit, fn, calls, futures, end_time)
+
+    def _map_at_hand(self, fn, calls, end_time):
+        """What `map` gives of calls that never make one wait."""
+        return _results(self._submit_many(fn, calls), end_time)
 
     def _submit_many(self, fn, calls):
         """A list of futures, one for each tuple of arguments."""

@@ -9,6 +9,7 @@ costs its own task (`PayloadError`). Both are `BrokenProcessPool`, so that handl
 import os
 import sys
 import threading
+import time
 import weakref
 from functools import partial
 
@@ -276,6 +277,11 @@ class ProcessPoolExecutor(_core.ProcessPool, KillableExecutor):
             raise ValueError("chunksize must be >= 1.")
         return super().map(fn, *iterables, timeout=timeout, buffersize=buffersize)
 
+    def _map_at_hand(self, fn, calls, end_time):
+        batch = self._submit_batch(fn, calls)
+        timeout = None if end_time is None else end_time - time.monotonic()
+        return _values(batch, batch.results(timeout))
+
     @property
     def _broken(self):
         return self._handle.broken() or False
@@ -316,6 +322,13 @@ class ProcessPoolExecutor(_core.ProcessPool, KillableExecutor):
         names = ("incarnation", "pid", "ready", "tasks")
         workers = [dict(zip(names, worker, strict=True)) for worker in self._handle.workers()]
         return {**self._handle.counters(), "workers": workers}
+
+
+def _values(batch, results):
+    try:
+        yield from results
+    finally:
+        batch.cancel()
 
 
 def __getattr__(name):
