@@ -46,7 +46,7 @@ class TaskOptions(namedtuple("TaskOptions", _NAMES)):
         if retries is not None:
             retries = _count(retries)
         if retry_on is not None:
-            retry_on = _classes(retry_on)
+            retry_on = exception_classes(retry_on)
         return super().__new__(cls, timeout, timeout_grace, memory_limit, retries, retry_on)
 
     @classmethod
@@ -158,7 +158,12 @@ def _count(value):
     return count
 
 
-def _classes(value):
+def exception_classes(value):
+    """`value`, an exception class or a tuple of them, as a tuple.
+
+    Raises:
+        TypeError: it is neither.
+    """
     classes = value if isinstance(value, tuple) else (value,)
     for one in classes:
         if not (isinstance(one, type) and issubclass(one, BaseException)):
