@@ -16,6 +16,7 @@ import pytest
 import rloop
 import trio
 import uvloop
+from oxgang import _core
 from oxgang.concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 
 LOOPS = {
@@ -246,6 +247,28 @@ def test_an_idle_loop_has_nothing_of_ours(pool):
             assert len(loop._selector.get_map()) == before
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("rest", [0, 0.05], ids=["it looked", "it slept"])
+def test_a_call_that_outlives_its_loop_leaves_nothing_of_it(pool, tmp_path, rest):
+    async def main():
+        waiter = asyncio.ensure_future(awaited(pool.submit(calls.wait_for_file, tmp_path / "go")))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        await asyncio.sleep(rest)
+        waiter.cancel()
+
+    def known():
+        gc.collect()
+        ports = sum(isinstance(one, _core.LoopPort) for one in gc.get_objects())
+        return ports, len(os.listdir("/proc/self/fd"))
+
+    before = known()
+    for _ in range(5):
+        asyncio.run(main())
+    (tmp_path / "go").touch()
+    pool.submit(calls.same, 1).result()
+    assert known() == before
 
 
 def test_descriptors_go_with_their_loops(pool):

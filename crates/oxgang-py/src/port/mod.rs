@@ -16,6 +16,7 @@
 //! | looking: in each round | the last one is told; after a post, the spin budget later | idle |
 //! | | nothing has come for the spin budget | rung: the pools' drivers watch, the loop has the eventfd |
 //! | rung | the eventfd is readable | looking |
+//! | any | the loop is closed (see [`ticket`]) | idle, for good: nothing is kept for it any more |
 //!
 //! An idle loop has nothing of ours and closes as it pleases.
 //!
@@ -44,9 +45,11 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyFunction, PyTuple, PyWeakrefMethods, PyWeakrefReference};
 
 pub use self::mailbox::{Item, Mailbox};
+use self::ticket::{Call, Ticket};
 use crate::future::Future;
 
 mod mailbox;
+pub mod ticket;
 
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -78,6 +81,8 @@ pub struct LoopPort {
     mailbox: Arc<Mailbox>,
     /// A weak reference to the loop; `None`: its user waits for `fileno` by itself.
     owner: Option<Py<PyWeakrefReference>>,
+    /// The loop, when it is closed, drops what it was to call.
+    drops: bool,
     outstanding: AtomicUsize,
     /// The loop will look in its next round.
     coming: AtomicBool,
@@ -89,7 +94,7 @@ pub struct LoopPort {
 #[pymethods]
 impl LoopPort {
     #[new]
-    fn new(owner: Option<Py<PyWeakrefReference>>) -> PyResult<Self> {
+    fn new(owner: Option<Py<PyWeakrefReference>>, drops: bool) -> PyResult<Self> {
         let watching = Watching {
             mode: Mode::Idle,
             pools: Vec::new(),
@@ -99,6 +104,7 @@ impl LoopPort {
         Ok(Self {
             mailbox: Mailbox::new().map_err(PyOSError::new_err)?,
             owner,
+            drops,
             outstanding: AtomicUsize::new(0),
             coming: AtomicBool::new(false),
             lingers: AtomicBool::new(false),
@@ -128,13 +134,9 @@ impl LoopPort {
         }
         Self::look(slf)
     }
+}
 
-    /// The loop calls it in its next round, once, while that pays.
-    fn look_again(slf: &Bound<'_, Self>) -> PyResult<()> {
-        slf.get().coming.store(false, Ordering::Relaxed);
-        Self::look(slf)
-    }
-
+impl LoopPort {
     /// Tells what there is to tell, and sees to it that it is called again while that pays.
     fn look(slf: &Bound<'_, Self>) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
@@ -157,9 +159,7 @@ impl LoopPort {
         this.lingers.store(false, Ordering::Relaxed);
         if expected { Self::sleep(slf) } else { this.rest(py) }
     }
-}
 
-impl LoopPort {
     pub fn get_loop<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         Ok(self.owner.as_ref().and_then(|owner| owner.bind(py).upgrade()))
     }
@@ -167,25 +167,47 @@ impl LoopPort {
     /// Calls something in the loop, `owner`, soon; from any thread.
     fn post(slf: &Bound<'_, Self>, owner: &Bound<'_, PyAny>, item: Item) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
-        // asked each time: a loop that was closed while it looked, or before it looked, never leaves
-        // that mode, and nobody tells us
-        if owner.call_method0(intern!(py, "is_closed"))?.is_truthy()? {
-            this.forget_posts();
-            return Err(PyRuntimeError::new_err("Event loop is closed"));
-        }
         this.outstanding.fetch_add(1, Ordering::Relaxed);
-        if !this.mailbox.put(item) {
+        let announce = this.mailbox.post(item);
+        if !announce && this.drops {
             return Ok(());
         }
-        let look = slf.getattr(intern!(py, "look"))?;
-        let woken = owner.call_method1(intern!(py, "call_soon_threadsafe"), (look,));
-        woken.inspect_err(|_| this.forget_posts()).map(drop)
+        // a ticket that the loop does not take, or drops, takes back what was posted
+        let look = Ticket::new(slf, Call::Announced);
+        // not every loop says so by itself
+        if owner.call_method0(intern!(py, "is_closed"))?.is_truthy()? {
+            return Err(PyRuntimeError::new_err("Event loop is closed"));
+        }
+        if !announce {
+            look.void();
+            return Ok(());
+        }
+        owner.call_method1(intern!(py, "call_soon_threadsafe"), (look,)).map(drop)
     }
 
-    /// There will be no loop for what has been posted.
-    fn forget_posts(&self) {
-        let lost = self.mailbox.take_posts();
-        self.outstanding.fetch_sub(lost.len(), Ordering::Relaxed);
+    /// The loop, or somebody on the way to it, has dropped a ticket unused.
+    fn dropped(&self, py: Python<'_>, call: Call) {
+        let (rung, pools) = {
+            let mut watching = lock(&self.watching);
+            if call == Call::Ring && !watching.has_reader {
+                return; // it was taken from the loop
+            }
+            watching.has_reader = false;
+            let before = std::mem::replace(&mut watching.mode, Mode::Idle);
+            (matches!(before, Mode::Rung), std::mem::take(&mut watching.pools))
+        };
+        self.coming.store(false, Ordering::Relaxed);
+        let owner = self.owner.as_ref().and_then(|owner| owner.bind(py).upgrade());
+        let closed = owner.is_none_or(|owner| {
+            let closed = owner.call_method0(intern!(py, "is_closed"));
+            closed.and_then(|closed| closed.is_truthy()).unwrap_or(true)
+        });
+        let lost = self.mailbox.abandon(closed);
+        self.outstanding.store(0, Ordering::Relaxed);
+        if rung {
+            py.detach(|| pools.iter().for_each(|pool| pool.watch_one_less()));
+        }
+        drop((lost, pools)); // may run anything
     }
 
     fn look_soon(slf: &Bound<'_, Self>) -> PyResult<()> {
@@ -193,7 +215,7 @@ impl LoopPort {
         if let Some(owner) = slf.get().get_loop(py)?
             && !slf.get().coming.swap(true, Ordering::Relaxed)
         {
-            let look = slf.getattr(intern!(py, "look_again"))?;
+            let look = Ticket::new(slf, Call::Again);
             owner.call_method1(intern!(py, "call_soon"), (look,))?;
         }
         Ok(())
@@ -245,7 +267,7 @@ impl LoopPort {
             (watching.pools.clone(), std::mem::replace(&mut watching.has_reader, true))
         };
         if !has_reader && let Some(owner) = this.get_loop(py)? {
-            let drain = slf.getattr(intern!(py, "drain"))?;
+            let drain = Ticket::new(slf, Call::Ring);
             owner.call_method1(intern!(py, "add_reader"), (this.fileno(), drain))?;
         }
         py.detach(|| pools.iter().for_each(|pool| pool.watch_one_more()));
