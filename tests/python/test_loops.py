@@ -251,14 +251,20 @@ def test_an_idle_loop_has_nothing_of_ours(pool):
 
 @pytest.mark.parametrize("rest", [0, 0.05], ids=["it looked", "it slept"])
 def test_a_call_that_outlives_its_loop_leaves_nothing_of_it(pool, tmp_path, rest):
+    futures = [pool.submit(calls.nap, 0.05) for _ in range(2)]  # its workers are up
+    left = []
+
     async def main():
-        waiter = asyncio.ensure_future(awaited(pool.submit(calls.wait_for_file, tmp_path / "go")))
+        futures.append(pool.submit(calls.wait_for_file, tmp_path / "go"))
+        left.append(asyncio.ensure_future(awaited(futures[-1])))
         for _ in range(3):
             await asyncio.sleep(0)
         await asyncio.sleep(rest)
-        waiter.cancel()
 
     def known():
+        concurrent.futures.wait(futures)
+        futures.clear()
+        left.clear()
         gc.collect()
         ports = sum(isinstance(one, _core.LoopPort) for one in gc.get_objects())
         return ports, len(os.listdir("/proc/self/fd"))
@@ -267,7 +273,6 @@ def test_a_call_that_outlives_its_loop_leaves_nothing_of_it(pool, tmp_path, rest
     for _ in range(5):
         asyncio.run(main())
     (tmp_path / "go").touch()
-    pool.submit(calls.same, 1).result()
     assert known() == before
 
 
