@@ -5,6 +5,8 @@ import concurrent.futures as standard
 import gc
 import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 import weakref
 
@@ -52,6 +54,62 @@ def make(request):
 @pytest.fixture
 def pool(make):
     return make()
+
+
+def test_threads_are_counted_as_they_are_started_and_calls_as_they_are_answered():
+    pool = ours.ThreadPoolExecutor(3, retries=2, retry_on=LookupError)
+    pool._start_all()
+    assert pool._queue.counters() == {"started": 3, "answered": 0}
+    assert pool.submit(calls.same, 5).result() == 5
+    with pytest.raises(LookupError):
+        pool.submit(calls.fail, "three times").result()
+    gate = threading.Event()
+    busy = [pool.submit(gate.wait) for _ in range(3)]
+    assert pool.submit(calls.same, 6).cancel()
+    gate.set()
+    standard.wait(busy)
+    pool.shutdown()
+    assert pool._queue.counters() == {"started": 3, "answered": 5}
+
+
+def test_a_thread_that_cannot_be_started_is_not_counted(monkeypatch):
+    def refuse(_):
+        raise RuntimeError("can't start new thread")
+
+    with ours.ThreadPoolExecutor(3) as pool:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            for _ in range(2):
+                with pytest.raises(RuntimeError, match="can't start"):
+                    pool._start_all()
+        assert pool._queue.counters()["started"] == 0
+        pool._start_all()
+        assert pool._queue.counters()["started"] == 3
+
+
+def test_the_collector_may_run_while_a_future_is_asked_for_its_waiters():
+    """And what it collects may ask the same future for them."""
+
+    class Curious:
+        def __del__(self):
+            seen.append(future._waiters)
+
+    future, seen = ours.Future(), []
+    before = gc.get_threshold()
+    gc.disable()
+    try:
+        cycle = [Curious()]
+        cycle.append(cycle)
+        del cycle
+        kept = [[] for _ in range(200)]  # so that none is there to be used again
+        gc.set_threshold(1)
+        gc.enable()
+        waiters = future._waiters
+    finally:
+        gc.set_threshold(*before)
+        gc.enable()
+    gc.collect()
+    assert len(kept) == 200 and len(seen) == 1 and seen[0] is waiters
 
 
 def test_results_and_keywords(pool):
@@ -402,9 +460,36 @@ def test_the_executor_is_not_for_forks():
                 pool.submit(calls.same, 1)
             except RuntimeError as error:
                 code = 0 if "forked from" in str(error) else 2
-            os._exit(code)
+            # asks for no lock, which a thread of the parent may have had
+            counts = pool.statistics()
+            os._exit(3 if counts["submitted"] or counts["workers"] else code)
         assert os.waitpid(child, 0)[1] == 0
         assert future.result() == 0.2
+
+
+HOOK = """
+import os, signal
+pools = []
+def a_pool_of_its_own():
+    from oxgang.concurrent.futures import ProcessPoolExecutor
+    pools.append(ProcessPoolExecutor(1))
+os.register_at_fork(after_in_child=a_pool_of_its_own)  # before any hook of ours
+import {imports}
+child = os.fork()
+if child == 0:
+    signal.alarm(30)
+    os._exit(pools[0].submit(abs, -5).result())
+_, status = os.waitpid(child, 0)
+assert os.waitstatus_to_exitcode(status) == 5, status
+"""
+
+
+@pytest.mark.parametrize(
+    "imports", ["oxgang.threading", "oxgang.asyncio, oxgang.multiprocessing.synchronize"]
+)
+def test_a_pool_made_by_a_fork_hook_is_the_childs(imports):
+    program = [sys.executable, "-W", "ignore", "-c", HOOK.format(imports=imports)]
+    subprocess.run(program, timeout=50, check=True)
 
 
 def test_wait_waits_for_all_whenever_they_are_done():

@@ -19,6 +19,7 @@ pub mod bell;
 pub mod clock;
 pub mod cpus;
 pub mod event;
+pub mod fork;
 pub mod futex;
 pub mod heap;
 pub mod hold;

@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -110,9 +110,8 @@ struct Books {
     /// At most.
     most: usize,
     threads: usize,
-    /// Threads that were ever started, and calls that they have taken.
+    /// Threads that were ever started.
     started: u64,
-    taken: u64,
     /// Threads that wait for work.
     idle: usize,
     closed: bool,
@@ -129,13 +128,28 @@ impl Books {
     fn call_for_threads(&mut self) -> (usize, usize) {
         let unserved = self.queue.len().saturating_sub(self.idle);
         let fresh = unserved.min(self.most.saturating_sub(self.threads));
-        self.threads += fresh;
-        self.started += fresh as u64;
+        self.count_in(fresh);
         (fresh, self.idle.min(self.queue.len()))
     }
-}
 
-impl Books {
+    /// How many threads are to be started until there are all, which are counted from now on.
+    fn call_for_all(&mut self) -> usize {
+        let missing = self.most.saturating_sub(self.threads);
+        self.count_in(missing);
+        missing
+    }
+
+    fn count_in(&mut self, threads: usize) {
+        self.threads += threads;
+        self.started += threads as u64;
+    }
+
+    /// They could not be started after all.
+    fn count_out(&mut self, threads: usize) {
+        self.threads -= threads;
+        self.started -= threads as u64;
+    }
+
     /// Nothing is left to do, and nothing will come.
     fn over(&self) -> bool {
         self.closed && self.queue.is_empty() && self.later == 0
@@ -151,6 +165,8 @@ struct Shared {
     word: AtomicU32,
     /// Threads that sleep on it, or are about to.
     asleep: AtomicU32,
+    /// Calls that threads have answered, by a result or by an error.
+    answered: AtomicU64,
     timer: Timer,
 }
 
@@ -234,13 +250,16 @@ impl ThreadQueue {
             if over() {
                 return Ok(());
             }
-            let turn = shared.timer.turn(py, over)?;
+            let give_up = |thread| {
+                let mut books = shared.books();
+                books.threads -= 1;
+                books.abandoned.push(thread);
+            };
+            let again = shared.timer.turn(py, over, give_up);
             let (fresh, wake) = {
                 let mut books = shared.books();
-                books.later -= turn.again.len();
-                books.threads -= turn.abandoned.len();
-                books.abandoned.extend(turn.abandoned);
-                for item in turn.again.into_iter().rev() {
+                books.later -= again.len();
+                for item in again.into_iter().rev() {
                     books.queue.push_front(item);
                 }
                 books.call_for_threads()
@@ -276,7 +295,7 @@ impl ThreadQueue {
 
     /// A thread could not be started after all.
     fn thread_lost(&self) {
-        self.shared.books().threads -= 1;
+        self.shared.books().count_out(1);
     }
 
     /// Threads that were given up and have not ended.
@@ -286,8 +305,8 @@ impl ThreadQueue {
 
     /// Threads that were started, and calls that were answered.
     fn counters(&self) -> std::collections::HashMap<&'static str, u64> {
-        let books = self.shared.books();
-        [("started", books.started), ("answered", books.taken)].into()
+        let started = self.shared.books().started;
+        [("started", started), ("answered", self.shared.answered.load(Ordering::Relaxed))].into()
     }
 
     /// Tasks that wait for a thread.
@@ -302,12 +321,7 @@ impl ThreadQueue {
         let mut in_a_row = 0;
         let _working = Working::begin();
         loop {
-            let item = {
-                let mut books = shared.books();
-                let item = books.queue.pop_front();
-                books.taken += u64::from(item.is_some());
-                item
-            };
+            let item = shared.books().queue.pop_front();
             let Some(item) = item else {
                 {
                     let mut books = shared.books();
@@ -374,7 +388,7 @@ fn run_item(py: Python<'_>, shared: &Shared, item: Item) -> PyResult<bool> {
     if let Some(run) = run {
         match (shared.timer.end(py, &run)?, &result) {
             (Ended::Abandoned, _) => {
-                let thread = run.thread_id(py)?;
+                let thread = run.ident();
                 shared.books().abandoned.retain(|one| *one != thread);
                 return Ok(false);
             }
@@ -395,6 +409,7 @@ fn run_item(py: Python<'_>, shared: &Shared, item: Item) -> PyResult<bool> {
     }
     // gone before anybody learns of the result, as the standard pool promises
     drop((function, args, kwargs, context));
+    shared.answered.fetch_add(1, Ordering::Relaxed);
     match result {
         Ok(value) => Future::finish(future, Some(value.unbind()), None)?,
         Err(error) => Future::finish(future, None, Some(error.into_value(py).into_any()))?,
@@ -480,12 +495,7 @@ impl ThreadPool {
     /// Starts all threads now, not with the first calls.
     fn _start_all(slf: &Bound<'_, Self>) -> PyResult<()> {
         let shared = &slf.get().shared;
-        let start = {
-            let mut books = shared.books();
-            let missing = books.most.saturating_sub(books.threads);
-            books.threads += missing;
-            missing
-        };
+        let start = shared.books().call_for_all();
         Self::start(slf, start)
     }
 
@@ -606,7 +616,7 @@ impl ThreadPool {
     fn start(slf: &Bound<'_, Self>, count: usize) -> PyResult<()> {
         for done in 0..count {
             if let Err(error) = slf.call_method0("_start_thread") {
-                slf.get().shared.books().threads -= count - done - 1;
+                slf.get().shared.books().count_out(count - done - 1);
                 return Err(error);
             }
         }
