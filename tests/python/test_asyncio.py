@@ -439,9 +439,11 @@ def test_locks_of_any_kind_are_held(make):
 
 
 def test_locks_that_cannot_be_held():
-    for lock in (threading.RLock(), oxgang.multiprocessing.RLock(), oxgang.threading.RLock()):
-        with pytest.raises(TypeError, match="belongs to a thread"):
-            asyncio.held(lock)
+    for module in (threading, multiprocessing, oxgang.threading, oxgang.multiprocessing):
+        with pytest.raises(TypeError, match="an RLock belongs to a thread"):
+            asyncio.held(module.RLock())
+        with pytest.raises(TypeError, match="a Condition belongs to a thread"):
+            asyncio.held(module.Condition())
     with pytest.raises(TypeError, match="no lock"):
         asyncio.held(5)
 

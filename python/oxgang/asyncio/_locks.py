@@ -10,24 +10,24 @@ class held:
     """Holds a lock of any kind within ``async with``, without keeping the loop waiting for it.
 
     For locks and semaphores of `threading` and `multiprocessing`, the standard ones and oxgang's,
-    that another thread than took them may release (not `RLock`, which belongs to its thread). A
-    free lock is taken at once; for one that is not, a thread waits. A cancelled wait leaves the
-    lock alone.
+    that another thread than took them may release (not `RLock`, which belongs to its thread, nor
+    `Condition`, which has one). A free lock is taken at once; for one that is not, a thread waits.
+    A cancelled wait leaves the lock alone.
 
     >>> async with held(lock):
     ...     ...
 
     Raises:
-        TypeError: it has no `acquire` and `release`, or is an RLock.
+        TypeError: it has no `acquire` and `release`, or is an RLock or a Condition.
         oxgang.errors.OwnerDied: of a lock that tells of deaths.
     """
 
     def __init__(self, lock):
         if not (hasattr(lock, "acquire") and hasattr(lock, "release")):
             raise TypeError(f"{type(lock).__name__} is no lock: it has no acquire() and release()")
-        if type(lock).__name__ == "RLock" or getattr(lock, "_recursive", False):
+        if (kind := _kind_of_a_threads(lock)) is not None:
             raise TypeError(
-                "an RLock belongs to a thread, which all tasks of a loop share; use a Lock"
+                f"{kind} belongs to a thread, which all tasks of a loop share; use a Lock"
             )
         self._lock = lock
 
@@ -60,6 +60,14 @@ class held:
 
     async def __aexit__(self, *_exception):
         self._lock.release()
+
+
+def _kind_of_a_threads(lock):
+    """What it is, if only the thread that took it may release it."""
+    if hasattr(lock, "notify"):
+        return "a Condition"
+    recursive = hasattr(lock, "_is_owned") or getattr(lock, "_recursive", False)
+    return "an RLock" if recursive or type(lock).__name__ == "RLock" else None
 
 
 async def _settled(taken):
