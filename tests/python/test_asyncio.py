@@ -7,6 +7,7 @@ import multiprocessing
 import threading
 import time
 import tracemalloc
+import weakref
 
 import calls
 import oxgang.multiprocessing
@@ -198,6 +199,34 @@ def test_an_input_that_raises():
         assert got == [2, 4]
 
     asyncio.run(main())
+
+
+def test_what_is_left_early_is_freed_at_once():
+    class Result:
+        pass
+
+    made = []
+
+    async def make(_):
+        result = Result()
+        made.append(weakref.ref(result))
+        return result
+
+    async def main():
+        async with contextlib.aclosing(asyncio.map(make, range(1000), limit=10)) as results:
+            await anext(results)
+            while len(made) < 10:
+                await asyncio.sleep(0)
+        for _ in range(10):  # the loop has its own last steps
+            await asyncio.sleep(0)
+        assert not any(one() for one in made)
+
+    gc.collect()
+    gc.disable()
+    try:
+        asyncio.run(main())
+    finally:
+        gc.enable()
 
 
 async def cancelled_at_two(number):

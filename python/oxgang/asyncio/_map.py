@@ -162,7 +162,8 @@ class _Flight:
         try:
             await self.work_on()
         except BaseException as error:
-            self.end(error)
+            if not self.ended:  # else nobody misses it, and the error would keep this flight
+                self.end(error)
             raise
 
     async def work_on(self):
