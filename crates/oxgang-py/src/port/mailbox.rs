@@ -148,9 +148,9 @@ impl Mailbox {
         lock(&self.content).announced = false;
     }
 
-    /// The loop will not look: everything that there is. `closed`: nor will it ever.
-    pub fn abandon(&self, closed: bool) -> Vec<Item> {
-        let left = Content { closed, ..Content::default() };
+    /// There is no loop any more: everything that there is.
+    pub fn close(&self) -> Vec<Item> {
+        let left = Content { closed: true, ..Content::default() };
         std::mem::replace(&mut *lock(&self.content), left).items
     }
 

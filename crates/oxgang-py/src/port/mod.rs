@@ -185,29 +185,48 @@ impl LoopPort {
         owner.call_method1(intern!(py, "call_soon_threadsafe"), (look,)).map(drop)
     }
 
-    /// The loop, or somebody on the way to it, has dropped a ticket unused.
-    fn dropped(&self, py: Python<'_>, call: Call) {
+    /// The loop has dropped a ticket unused.
+    fn dropped(slf: &Bound<'_, Self>, call: Call) {
+        let (py, this) = (slf.py(), slf.get());
+        let taken = {
+            let mut watching = lock(&this.watching);
+            call == Call::Ring && !std::mem::take(&mut watching.has_reader)
+        };
+        if taken {
+            return; // it was taken from the loop
+        }
+        if let Ok(Some(owner)) = this.get_loop(py)
+            && Self::asked_anew(slf, &owner)
+        {
+            return;
+        }
         let (rung, pools) = {
-            let mut watching = lock(&self.watching);
-            if call == Call::Ring && !watching.has_reader {
-                return; // it was taken from the loop
-            }
-            watching.has_reader = false;
+            let mut watching = lock(&this.watching);
             let before = std::mem::replace(&mut watching.mode, Mode::Idle);
             (matches!(before, Mode::Rung), std::mem::take(&mut watching.pools))
         };
-        self.coming.store(false, Ordering::Relaxed);
-        let owner = self.owner.as_ref().and_then(|owner| owner.bind(py).upgrade());
-        let closed = owner.is_none_or(|owner| {
-            let closed = owner.call_method0(intern!(py, "is_closed"));
-            closed.and_then(|closed| closed.is_truthy()).unwrap_or(true)
-        });
-        let lost = self.mailbox.abandon(closed);
-        self.outstanding.store(0, Ordering::Relaxed);
+        let lost = this.mailbox.close();
         if rung {
             py.detach(|| pools.iter().for_each(|pool| pool.watch_one_less()));
         }
         drop((lost, pools)); // may run anything
+    }
+
+    /// A loop that has lost a ticket and is not closed (Ctrl-C came between two steps of its own,
+    /// say) is given another. `false`: it is closed.
+    fn asked_anew(slf: &Bound<'_, Self>, owner: &Bound<'_, PyAny>) -> bool {
+        let py = slf.py();
+        let closed = owner.call_method0(intern!(py, "is_closed"));
+        if closed.and_then(|closed| closed.is_truthy()).unwrap_or(true) {
+            return false;
+        }
+        slf.get().coming.store(false, Ordering::Relaxed);
+        let Ok(look) = Bound::new(py, Ticket::new(slf, Call::Announced)) else { return false };
+        let asked = owner.call_method1(intern!(py, "call_soon_threadsafe"), (&look,)).is_ok();
+        if !asked {
+            look.get().void(); // it is not asked for ever
+        }
+        asked
     }
 
     fn look_soon(slf: &Bound<'_, Self>) -> PyResult<()> {
