@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use oxgang::limits::{TaskOptions, Tries};
 use oxgang::pool::{Waitable, Waited};
-use oxgang::spin::{self, OwnPlaces, Spinner};
+use oxgang::spin::{self, Spinner};
 use oxgang_os::futex::{self, Woken};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
@@ -30,10 +30,6 @@ const SLICE: Duration = Duration::from_millis(200);
 /// Python code never gives it up by itself.
 const IN_A_ROW: u32 = 64;
 
-/// Two threads hand the interpreter to each other: whoever sees the other's news at once, and
-/// then finds the interpreter still held, sleeps in its lock, and is late by a wake-up. So each
-/// looks, for a moment, whether the other has let go.
-const HAND_OVER: Duration = Duration::from_micros(3);
 /// Threads that wait for a result, and so have let go.
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 /// Threads of pools that run tasks or are about to let go.
@@ -45,23 +41,13 @@ pub fn wait(cell: &Cell, deadline: Option<Instant>) -> Waited {
     let waited = wait_for(cell, deadline);
     WAITING.fetch_sub(1, Ordering::Relaxed);
     if waited == Waited::Done {
-        linger(|| WORKING.load(Ordering::Relaxed) == 0);
+        spin::hand_over(|| WORKING.load(Ordering::Relaxed) == 0);
     }
     waited
 }
 
-fn linger(over: impl Fn() -> bool) {
-    if over() || spin::budget_of_process().is_zero() {
-        return;
-    }
-    let start = Instant::now();
-    while !over() && start.elapsed() < HAND_OVER {
-        std::hint::spin_loop();
-    }
-}
-
 fn wait_for(cell: &Cell, deadline: Option<Instant>) -> Waited {
-    if spin(|| cell.done()) {
+    if spin_for(|| cell.done()) {
         return Waited::Done;
     }
     loop {
@@ -80,13 +66,11 @@ fn wait_for(cell: &Cell, deadline: Option<Instant>) -> Waited {
     }
 }
 
-fn spin(found: impl Fn() -> bool) -> bool {
-    static PLACES: OnceLock<OwnPlaces> = OnceLock::new();
+fn spin_for(found: impl Fn() -> bool) -> bool {
     thread_local! {
-        static SPINNER: RefCell<Spinner> = RefCell::new(Spinner::new(spin::budget()));
+        static SPINNER: RefCell<Spinner> = RefCell::new(Spinner::new(spin::budget_of_process()));
     }
-    let places = PLACES.get_or_init(OwnPlaces::new);
-    SPINNER.with_borrow_mut(|spinner| spinner.spin(places, found))
+    SPINNER.with_borrow_mut(|spinner| spinner.spin(spin::places(), found))
 }
 
 pub struct Item {
@@ -189,8 +173,8 @@ impl Shared {
             let books = self.books();
             !books.queue.is_empty() || books.over()
         };
-        if ready() || spin(|| self.word.load(Ordering::Acquire) != seen) {
-            linger(|| WAITING.load(Ordering::Relaxed) > 0);
+        if ready() || spin_for(|| self.word.load(Ordering::Acquire) != seen) {
+            spin::hand_over(|| WAITING.load(Ordering::Relaxed) > 0);
         } else {
             self.asleep.fetch_add(1, Ordering::SeqCst);
             // a nudge in between has moved the word on, and the wait returns at once
