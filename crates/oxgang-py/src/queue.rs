@@ -18,8 +18,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
 use crate::message::{self, Message, Received, Taken, no_memory, with_buffer};
-use crate::sync::{may_block, waiting_long};
-use crate::wait;
+use crate::sync::waiting_long;
+use crate::wait::{self, may_block};
 
 /// `((pid, fd, key), doorbell)`; see [`oxgang::queue::Address`].
 type PyAddress = ((u32, i32, (u64, u64)), i32);

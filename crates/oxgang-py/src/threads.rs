@@ -18,10 +18,10 @@ use oxgang_os::futex::{self, Woken};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
 use crate::future::{Cell, Future};
+use crate::raw;
 use crate::timer::{Ended, Plan, ThreadOptions, Timer};
 
 /// A signal may come in the moment between the last look and the sleep.
@@ -418,15 +418,6 @@ fn call<'py>(
     context.bind(py).getattr(intern!(py, "run"))?.call(all, kwargs)
 }
 
-/// A copy of this thread's context.
-fn context_now(py: Python<'_>) -> PyResult<Py<PyAny>> {
-    static COPY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let copy = COPY.get_or_try_init(py, || {
-        Ok::<_, PyErr>(py.import("contextvars")?.getattr("copy_context")?.unbind())
-    })?;
-    copy.call0(py)
-}
-
 /// How long until the next try of a call that has raised this, if it gets one.
 fn pause(py: Python<'_>, plan: &Plan, error: &PyErr, errors: u32) -> Option<Duration> {
     if errors > plan.retries || !error.matches(py, &plan.retry_on).unwrap_or(false) {
@@ -542,7 +533,7 @@ impl Settings {
     ) -> PyResult<(Bound<'py, PyAny>, Item)> {
         let made = self.future_class.call0(py)?.into_bound(py);
         let future = made.cast::<Future>()?.clone().unbind();
-        let context = self.context.then(|| context_now(py)).transpose()?;
+        let context = self.context.then(|| raw::copy_context(py)).transpose()?.map(Bound::unbind);
         let (plan, last_error) = (plan.cloned(), None);
         let item = Item { future, function, args, kwargs, plan, context, errors: 0, last_error };
         Ok((made, item))

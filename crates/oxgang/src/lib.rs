@@ -53,6 +53,13 @@ pub use task::{
 };
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks, also after a panic with it held: that is a bug, and what it guards is still the best there
+/// is.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 
