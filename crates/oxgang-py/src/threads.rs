@@ -367,16 +367,23 @@ fn run_item(py: Python<'_>, shared: &Shared, item: Item) -> PyResult<bool> {
     drop(last_error);
     let timeout = plan.as_ref().and_then(|plan| Some((plan, plan.timeout?)));
     let run = timeout.map(|(plan, limit)| shared.timer.begin(future, &function, plan, limit));
-    let run = run.transpose()?;
+    let run = match run.transpose() {
+        Ok(run) => run,
+        Err(error) => {
+            // without its limit it does not begin
+            Future::finish(future, None, Some(error.into_value(py).into_any()))?;
+            return Ok(true);
+        }
+    };
     let result = call(py, &function, &args, kwargs.as_ref(), context.as_ref());
     if let Some(run) = run {
-        match (shared.timer.end(py, &run)?, &result) {
+        match (shared.timer.end(py, &run), &result) {
             (Ended::Abandoned, _) => {
                 let thread = run.ident();
                 shared.books().abandoned.retain(|one| *one != thread);
                 return Ok(false);
             }
-            (Ended::Asked, Err(error)) => run.tell(py, error)?,
+            (Ended::Asked, Err(error)) => run.tell(py, error),
             _ => {}
         }
     }
