@@ -17,7 +17,6 @@ what it sent before, never what the worker's own code has set since.
 On the way back nothing is special: the owner has ``__main__`` and finds its classes by name.
 """
 
-import os
 import sys
 import types
 
@@ -27,8 +26,6 @@ from _pickle import PickleBuffer, Pickler, PicklingError, loads
 from importlib import import_module
 
 from oxgang import _core, _standard
-
-os.register_at_fork(before=_core.forking)
 
 _EXTRA = "multiprocessing.reduction"
 _ALIAS = _standard.ALIAS + _EXTRA

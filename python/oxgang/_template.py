@@ -228,7 +228,6 @@ def end():
 
 def _after_fork_in_child():
     global _template, _lifeline, _lock, _told
-    _core.forked()
     _lock = threading.Lock()
     # dropping the copies is what lets the owner's line end with the owner
     _template = _lifeline = None

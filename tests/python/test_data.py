@@ -427,3 +427,16 @@ def buffers_of(obj):
     found = []
     pickle.dumps(obj, 5, buffer_callback=lambda buffer: found.append(buffer.raw()))
     return {numpy.frombuffer(part, "u1").ctypes.data: part.nbytes for part in found}
+
+
+@BOTH
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+def test_more_long_values_than_may_go_apart_cross_whole(executor, kind):
+    with executor(1) as pool:
+        for count in (511, 512, 513, 700):
+            values = [kind([n % 256]) * 66_000 for n in range(count)]
+            values.append(values[0])  # the same object once more
+            back = pool.submit(calls.same, values).result()
+            assert back == values
+            assert {type(value) for value in back} == {kind}
+            assert back[-1] is back[0]

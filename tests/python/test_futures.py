@@ -5,6 +5,8 @@ import concurrent.futures as standard
 import gc
 import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 import weakref
 
@@ -458,9 +460,36 @@ def test_the_executor_is_not_for_forks():
                 pool.submit(calls.same, 1)
             except RuntimeError as error:
                 code = 0 if "forked from" in str(error) else 2
-            os._exit(code)
+            # asks for no lock, which a thread of the parent may have had
+            counts = pool.statistics()
+            os._exit(3 if counts["submitted"] or counts["workers"] else code)
         assert os.waitpid(child, 0)[1] == 0
         assert future.result() == 0.2
+
+
+HOOK = """
+import os, signal
+pools = []
+def a_pool_of_its_own():
+    from oxgang.concurrent.futures import ProcessPoolExecutor
+    pools.append(ProcessPoolExecutor(1))
+os.register_at_fork(after_in_child=a_pool_of_its_own)  # before any hook of ours
+import {imports}
+child = os.fork()
+if child == 0:
+    signal.alarm(30)
+    os._exit(pools[0].submit(abs, -5).result())
+_, status = os.waitpid(child, 0)
+assert os.waitstatus_to_exitcode(status) == 5, status
+"""
+
+
+@pytest.mark.parametrize(
+    "imports", ["oxgang.threading", "oxgang.asyncio, oxgang.multiprocessing.synchronize"]
+)
+def test_a_pool_made_by_a_fork_hook_is_the_childs(imports):
+    program = [sys.executable, "-W", "ignore", "-c", HOOK.format(imports=imports)]
+    subprocess.run(program, timeout=50, check=True)
 
 
 def test_wait_waits_for_all_whenever_they_are_done():

@@ -7,8 +7,8 @@ import pickle
 import queue as standard
 import random
 import signal
+import subprocess
 import sys
-import threading
 import time
 import weakref
 
@@ -487,26 +487,35 @@ def test_many_producers_and_consumers(make, kind, size):
     assert sorted(got) == [start + number for start in (0, 1000, 2000) for number in range(300)]
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+FORKS = """
+import os, signal, sys, threading
+import oxgang.queue
+sys.path.insert(0, {here!r})
+from test_threading import Threads, until_asleep
+queue = oxgang.queue.Queue()
+with Threads(*[queue.get] * 2) as threads:
+    threads.wait_until_asleep()
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(30)
+        # the parent's waiters, which waited before this one, are not here
+        thread = threading.Thread(target=lambda: queue.put(queue.get() + "!"))
+        thread.start()
+        until_asleep(thread.native_id)
+        queue.put("mine")
+        thread.join()
+        os._exit(0 if queue.get(timeout=10) == "mine!" else 2)
+    _, status = os.waitpid(pid, 0)
+    queue.put(1)
+    queue.put(2)
+assert status == 0, status
+"""
+
+
 def test_a_child_of_a_fork_can_use_it():
-    queue = ours.Queue()
-    with Threads(*[queue.get] * 2) as threads:
-        threads.wait_until_asleep()
-        pid = os.fork()
-        if pid == 0:
-            status = 1
-            try:
-                queue.put("mine")  # the parent's waiters are not here
-                thread = threading.Thread(target=lambda: queue.put(queue.get() + "!"))
-                thread.start()
-                thread.join()
-                status = 0 if queue.get(timeout=10) == "mine!" else 2
-            finally:
-                os._exit(status)
-        _, status = os.waitpid(pid, 0)
-        queue.put(1)
-        queue.put(2)
-    assert status == 0
+    """In a program that imports nothing else."""
+    program = FORKS.format(here=os.path.dirname(__file__))
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program], timeout=50, check=True)
 
 
 def test_recursion_deep_in_calls_is_no_matter():

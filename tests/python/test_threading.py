@@ -159,6 +159,8 @@ def test_a_release_lets_the_longest_waiting_go(module):
 
 
 def test_event(module):
+    with pytest.raises(TypeError):
+        module.Event(True)
     event = module.Event()
     assert not event.is_set() and event.wait(0.01) is False and event.wait(-1) is False
     with Threads(event.wait, event.wait) as threads:
@@ -491,36 +493,49 @@ def test_an_interrupted_wait_takes_nothing_along(name):
 
 
 FORKS = """
-import os, sys, time
-import {module} as threading
+import os, signal, time
+import oxgang.threading as threading
 lock, condition, event = threading.RLock(), threading.Condition(), threading.Event()
-semaphore, barrier = threading.Semaphore(0), threading.Barrier(2)
+semaphore, barrier, owned = threading.Semaphore(0), threading.Barrier(2), threading.RLock()
+owned.acquire()
+def until_asleep(thread):
+    calm = 0
+    while calm < 10:
+        with open(f"/proc/self/task/{thread.native_id}/stat") as file:
+            calm = calm + 1 if file.read().rpartition(")")[2].split()[0] == "S" else 0
+        time.sleep(0.002)
 def waits():
     with condition:
         condition.wait()
-for wait in (waits, event.wait, semaphore.acquire, barrier.wait):
-    threading.Thread(target=wait, daemon=True).start()
+for wait in (waits, event.wait, semaphore.acquire, barrier.wait, owned.acquire):
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    until_asleep(thread)
 def busy():
     while True:
         with lock: pass
 for _ in range(2):
     threading.Thread(target=busy, daemon=True).start()
-time.sleep(0.1)
-for _ in range(20):
+for _ in range(10):
     pid = os.fork()
     if pid == 0:
+        signal.alarm(30)
         lock._at_fork_reinit()  # a busy thread of the parent may have had it
         with lock: pass
+        # each call is for this thread: the parent's, which waited before it, is not here
         def other():
-            with condition:
-                condition.wait(); condition.notify_all()
-            event.wait(); semaphore.acquire()
+            waits()
+            event.wait()
+            semaphore.acquire()
+            owned.acquire()
         thread = threading.Thread(target=other)
         thread.start()
-        with condition:
-            while not condition.wait(0.01): condition.notify_all()
-        event.set()
-        for _ in range(2): semaphore.release()  # the parent's waiter is not here
+        def notify():
+            with condition:
+                condition.notify()
+        for call in (notify, event.set, semaphore.release, owned.release):
+            until_asleep(thread)
+            call()
         thread.join()
         os._exit(0)
     _, status = os.waitpid(pid, 0)
@@ -530,7 +545,7 @@ print("fine")
 
 
 def test_a_fork_leaves_them_usable():
-    program = [sys.executable, "-W", "ignore", "-c", FORKS.format(module="oxgang.threading")]
+    program = [sys.executable, "-W", "ignore", "-c", FORKS]
     done = subprocess.run(program, capture_output=True, text=True, timeout=50, check=False)
     assert (done.stdout, done.returncode) == ("fine\n", 0), done.stderr
 

@@ -1,10 +1,10 @@
 //! What the kernel does for oxgang: memory that processes share, waiting and waking across
 //! processes, processes and their deaths. The only crate with system calls in it.
 //!
-//! Safety: this is a room for unsafe code, in four modules, each of which allows it at its top and
+//! Safety: this is a room for unsafe code, in five modules, each of which allows it at its top and
 //! says why. `segment` turns mappings into words and copied bytes; `process` and `hold` make the few
-//! calls that rustix lacks; `heap` tells the C library's heap what to keep. They give out only safe
-//! functions; each block carries its proof.
+//! calls that rustix lacks; `heap` and `fork` tell the C library what to keep, and what to call in a
+//! fork. They give out only safe functions; each block carries its proof.
 //!
 //! Nothing here knows what is kept in the memory, or why a process is started.
 
@@ -18,6 +18,7 @@ pub mod bell;
 pub mod clock;
 pub mod cpus;
 pub mod event;
+pub mod fork;
 pub mod futex;
 pub mod heap;
 pub mod hold;

@@ -24,6 +24,7 @@ use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 use oxgang::store::Received;
+use oxgang::wire::MOST_ATTACHED;
 use oxgang::{Foreign, Payload};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
@@ -41,7 +42,7 @@ pub const PICKLED: u8 = 1;
 
 const DEEPEST: u32 = 8;
 const MOST: usize = 1 << 20;
-/// Longer texts go to pickle, which copies them as fast; longer bytes go apart.
+/// Longer texts go to pickle, which copies them as fast; longer bytes go apart, as many as may.
 const LONGEST: usize = 1 << 16;
 /// Longer bytes are not copied on their way to the other process's memory.
 const WORTH_LEAVING: usize = 1 << 12;
@@ -175,9 +176,11 @@ impl<'py> Encoder<'py> {
             if length > WORTH_REMEMBERING && shared && self.refer(value) {
                 return true;
             }
-            if length > LONGEST {
-                self.apart(b'B', value);
-            } else {
+            let apart = length > LONGEST && self.apart(b'B', value);
+            if !apart {
+                if u32::try_from(length).is_err() {
+                    return false;
+                }
                 self.count(b'b', length);
                 if length < WORTH_LEAVING {
                     self.into.bytes.extend_from_slice(bytes.as_bytes());
@@ -202,11 +205,7 @@ impl<'py> Encoder<'py> {
                     && self.put(&item, depth - 1, is_shared(&item, HELD_TWICE))
             })
         } else if let Ok(bytes) = value.cast_exact::<PyByteArray>() {
-            let apart = bytes.len() > LONGEST && self.is_first(value, shared);
-            if apart {
-                self.apart(b'Y', value);
-            }
-            apart
+            bytes.len() > LONGEST && self.is_first(value, shared) && self.apart(b'Y', value)
         } else {
             false
         }
@@ -228,9 +227,14 @@ impl<'py> Encoder<'py> {
         self.into.bytes.extend_from_slice(&(count as u32).to_le_bytes());
     }
 
-    fn apart(&mut self, tag: u8, value: &Bound<'py, PyAny>) {
-        self.count(tag, self.into.apart.len());
-        self.into.apart.push(value.clone());
+    /// `false`: as much as may has gone apart already.
+    fn apart(&mut self, tag: u8, value: &Bound<'py, PyAny>) -> bool {
+        let room = self.into.apart.len() < MOST_ATTACHED;
+        if room {
+            self.count(tag, self.into.apart.len());
+            self.into.apart.push(value.clone());
+        }
+        room
     }
 
     fn is_first(&mut self, value: &Bound<'py, PyAny>, shared: bool) -> bool {

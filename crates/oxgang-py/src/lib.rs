@@ -38,18 +38,6 @@ mod worker;
 
 use pyo3::prelude::*;
 
-/// In the child right after a fork: nothing of the parent's pools is this process's.
-#[pyfunction]
-fn forked() {
-    oxgang::forked();
-}
-
-/// Right before a fork, in the process that forks: what is mapped now is never given back.
-#[pyfunction]
-fn forking() {
-    oxgang::forking();
-}
-
 #[pymodule(gil_used = false)]
 mod _core {
     #[pymodule_export]
@@ -102,8 +90,6 @@ mod _core {
     use crate::timer::ThreadOptions;
     #[pymodule_export]
     use crate::worker::{Interrupt, work};
-    #[pymodule_export]
-    use crate::{forked, forking};
     #[pymodule_export]
     #[allow(non_upper_case_globals)]
     const __version__: &str = env!("CARGO_PKG_VERSION");

@@ -52,7 +52,6 @@ pub use task::{
     Body, Callable, Completion, Crash, Foreign, JoinHandle, Late, Outcome, Payload, Task, TaskId,
 };
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Locks, also after a panic with it held: that is a bug, and what it guards is still the best there
@@ -61,29 +60,10 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-static GENERATION: AtomicU64 = AtomicU64::new(0);
+/// How many forks lie between the first process and this one: pools of a parent are the parent's
+/// alone, and a child must not touch their memory or wait on their locks.
+pub use oxgang_os::fork::generation;
 
-/// To be called in the child right after a fork: pools of the parent are the parent's alone,
-/// and this process must not touch their memory or wait on their locks.
-pub fn forked() {
-    GENERATION.fetch_add(1, Ordering::Relaxed);
-}
-
-static FORKS: AtomicU64 = AtomicU64::new(0);
-
-/// To be called right before a fork, in the process that forks: what is mapped now is looked at
-/// by the child too from then on.
-pub fn forking() {
-    FORKS.fetch_add(1, Ordering::Relaxed);
-}
-
-/// Forks of this process and of those that it was forked from.
-pub(crate) fn forks() -> u64 {
-    FORKS.load(Ordering::Relaxed)
-}
-
-/// How many forks lie between the first process and this one.
-#[must_use]
-pub fn generation() -> u64 {
-    GENERATION.load(Ordering::Relaxed)
-}
+/// Forks of this process and of those that it was forked from: what is mapped now is looked at by
+/// the child of the next one too.
+pub(crate) use oxgang_os::fork::forks;

@@ -28,7 +28,7 @@
 //! # Forks
 //!
 //! A mapping that a fork inherits goes on showing the block. Nobody counts those copies, so what
-//! is mapped while its process forks is never given back ([`crate::forking`]): it lives as long as
+//! is mapped while its process forks is never given back ([`crate::forks`]): it lives as long as
 //! the store.
 
 use std::collections::{BTreeMap, HashMap};

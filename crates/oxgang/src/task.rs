@@ -243,8 +243,8 @@ impl Payload {
         self.more.as_ref()?.late.as_ref()
     }
 
-    /// Lets blocks go along, [`MOST_ATTACHED`](wire::MOST_ATTACHED) at most. They must be of the
-    /// store of the pool, or of the worker, that sends the payload.
+    /// Lets blocks go along, [`MOST_ATTACHED`](wire::MOST_ATTACHED) at most: [`settle`](Self::settle)
+    /// refuses more. They must be of the store of the pool, or of the worker, that sends the payload.
     #[must_use]
     pub fn with(mut self, attached: Vec<Attached>) -> Self {
         if !attached.is_empty() {
@@ -294,14 +294,20 @@ impl Payload {
         if stored { 0 } else { self.length() as u64 }
     }
 
-    /// Puts long bytes into the store; short ones stay, for the frame. Done without the pool's
-    /// lock if it is done before the payload is handed in.
+    /// Puts long bytes into the store; short ones stay, for the frame, which fits into any ring
+    /// then. Done without the pool's lock if it is done before the payload is handed in.
     ///
     /// # Errors
-    /// If there is no memory for it; nothing has changed then.
+    /// If there is no memory for it, or more blocks go along than may (`InvalidInput`); nothing has
+    /// changed then.
     pub fn settle(&mut self, store: &Arc<Store>) -> Result<()> {
         let (attached, stored) =
             self.more.as_ref().map_or((0, false), |m| (m.attached.len(), m.stored.is_some()));
+        if attached > wire::MOST_ATTACHED {
+            let most = wire::MOST_ATTACHED;
+            let why = format!("{attached} blocks of memory would go along, and {most} may");
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, why));
+        }
         let length = self.length() + 8 + attached * Block::BYTES;
         if !stored && length > Shape::STANDARD.longest_inline() {
             let stored = store.put(&self.parts())?;
@@ -463,5 +469,32 @@ impl Completion for JoinHandle {
         *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
         self.done.notify_all();
         Told::Already // whoever submitted asked the driver to watch, since nobody leads
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use oxgang_os::segment::Segment;
+
+    use super::*;
+
+    fn with_blocks(store: &Arc<Store>, length: usize, blocks: usize) -> Payload {
+        let block = store.put(&[&[1; 100]]).unwrap();
+        Payload::from(vec![0; length]).with(vec![Attached::Stored(block); blocks])
+    }
+
+    #[test]
+    fn what_is_settled_fits_into_a_ring_and_what_would_not_is_refused() {
+        let store = Store::new(Segment::create("blocks", 0).unwrap(), 0);
+        for length in [0, 1 << 12, 1 << 16, 1 << 20] {
+            let mut most = with_blocks(&store, length, wire::MOST_ATTACHED);
+            most.settle(&store).unwrap();
+            let frame =
+                most.frame(0, |_, parts| parts.iter().map(|part| part.len()).sum::<usize>());
+            assert!(frame <= Shape::STANDARD.longest_inline(), "{length}: {frame}");
+            let mut more = with_blocks(&store, length, wire::MOST_ATTACHED + 1);
+            let refused = more.settle(&store).unwrap_err();
+            assert_eq!(refused.kind(), std::io::ErrorKind::InvalidInput);
+        }
     }
 }

@@ -31,7 +31,6 @@ for any number of them) and wait for futures; nothing else is shared.
 import asyncio
 import contextlib
 import logging
-import os
 import threading
 import weakref
 from collections import deque
@@ -52,10 +51,6 @@ _AT_A_TIME = 256  # begun in one round of the loop: those that run have their tu
 _PATIENCE_S = 10.0  # for coroutines that were cancelled at the end
 _HURRIED_S = 1.0  # the same, if the service was told to end at once
 _LAST_WAIT_S = 2.0  # for a loop that was told to end at once
-
-
-# an inbox must know that it is the parent's
-os.register_at_fork(after_in_child=_core.forked)
 
 
 class _LoopThread(_exit.ServingThread):
@@ -155,7 +150,7 @@ class Service:
                 return
             if _exit.shutting_down:
                 self.inbox.close()
-                raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+                raise _exit.closed_error()
             self.before()
             loop = self.make_loop()
             claim = threading.Lock()  # who takes it first says whether the thread lives

@@ -10,7 +10,6 @@ The classes have the standard signatures. What they add:
 * Taking and releasing what nobody else wants makes no system call.
 """
 
-import os
 import threading
 import time
 
@@ -21,8 +20,6 @@ __all__ = ["Barrier", "BoundedSemaphore", "Condition", "Event", "Lock", "RLock",
 
 RECURSIVE_MUTEX, SEMAPHORE = 0, 1
 SEM_VALUE_MAX = 2**31 - 1
-
-os.register_at_fork(before=_core.forking, after_in_child=_core.forked)
 
 
 def _own_name():

@@ -605,15 +605,18 @@ impl Pool {
         self.wake.ring();
     }
 
-    /// What has been counted.
+    /// What has been counted; nothing in a fork, whose pool this is not.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        self.core().counters
+        if self.forked() { Counters::default() } else { self.core().counters }
     }
 
-    /// The workers as they are now.
+    /// The workers as they are now; none in a fork.
     #[must_use]
     pub fn workers(&self) -> Vec<WorkerState> {
+        if self.forked() {
+            return Vec::new();
+        }
         let core = self.core();
         let state = |life: &life::Life| WorkerState {
             incarnation: life.incarnation,

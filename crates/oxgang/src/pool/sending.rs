@@ -1,6 +1,7 @@
 //! Who gets which task, and when.
 
 use std::cmp::Reverse;
+use std::io::ErrorKind;
 
 use super::core::Core;
 use super::life::{Life, Sent};
@@ -94,7 +95,10 @@ impl Core {
         self.held -= held - task.payload.held();
         if let Err(error) = settled {
             let size = task.callable.bytes.len().max(task.payload.length());
-            let why = format!("no shared memory for a call of {size} bytes: {error}");
+            let why = match error.kind() {
+                ErrorKind::InvalidInput => format!("the call cannot be sent: {error}"),
+                _ => format!("no shared memory for a call of {size} bytes: {error}"),
+            };
             self.finish(task, Outcome::Broken(why.into()));
             return None;
         }
