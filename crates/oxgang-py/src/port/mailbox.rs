@@ -2,12 +2,12 @@
 
 use std::sync::{Arc, Mutex};
 
+use oxgang::lock;
 use oxgang_os::event::WakeUp;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use pyo3::{PyTraverseError, PyVisit, intern};
 
-use super::lock;
 use crate::awaiting::Waiter;
 use crate::future::Future;
 

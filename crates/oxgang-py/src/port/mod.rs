@@ -33,11 +33,11 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use oxgang::Pool;
 use oxgang::spin::{self, Spinner};
+use oxgang::{Pool, lock};
 use pyo3::exceptions::{PyException, PyOSError, PyRuntimeError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -47,13 +47,10 @@ use pyo3::types::{PyDict, PyFunction, PyTuple, PyWeakrefMethods, PyWeakrefRefere
 pub use self::mailbox::{Item, Mailbox};
 use self::ticket::{Call, Ticket};
 use crate::future::Future;
+use crate::raw;
 
 mod mailbox;
 pub mod ticket;
-
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 // -- the port ------------------------------------------------------------------------------
 
@@ -445,7 +442,7 @@ pub fn call_soon_threadsafe(
     }
     let context = match context {
         Some(context) => context,
-        None => copy_context(py)?,
+        None => raw::copy_context(py)?.unbind(),
     };
     let item = Item::Post { callback, arguments: args, context };
     let last = lock(&LAST).as_ref().map(|port| port.clone_ref(py));
@@ -460,11 +457,6 @@ pub fn call_soon_threadsafe(
     let before = lock(&LAST).replace(reference);
     drop(before);
     LoopPort::post(&port, r#loop, item)
-}
-
-fn copy_context(py: Python<'_>) -> PyResult<Py<PyAny>> {
-    static COPY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    COPY.import(py, "contextvars", "copy_context")?.call0().map(Bound::unbind)
 }
 
 // -- asyncio's own callbacks -----------------------------------------------------------------
