@@ -111,6 +111,21 @@ def test_what_goes_wrong_for_one_call_harms_no_other(folder, monkeypatch, troubl
     assert reports == ([] if trouble == "stack" else [SystemExit])
 
 
+def test_a_call_that_was_told_to_raise_fails_even_if_there_is_no_stack_to_tell(monkeypatch):
+    reports = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda report: reports.append(report.exc_type))
+
+    def no_stack(frame):
+        raise LookupError("no stack today")
+
+    with ThreadPoolExecutor(1, task_timeout=0.1, timeout_grace=60) as pool:
+        monkeypatch.setattr(_thread_limits, "stack_of", no_stack)
+        with pytest.raises(TaskTimeout):
+            pool.submit(calls.spin, 60).result(timeout=30)
+        assert pool.submit(calls.same, 7).result(timeout=30) == 7
+    assert reports == [LookupError]
+
+
 def test_the_limit_of_one_call_never_hits_another():
     """Calls that end at about their limit, and calls without one, on the same threads."""
     options = TaskOptions(timeout=0.005, timeout_grace=60)

@@ -9,6 +9,8 @@
 //! count, so they may run in the child of a process with threads. Nobody can take them back, so they
 //! must stay loaded: Python never unloads an extension.
 
+#![allow(unsafe_code)]
+
 use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 

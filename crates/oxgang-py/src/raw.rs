@@ -1,7 +1,8 @@
 //! Where Python's memory and descriptors meet Rust's.
 //!
 //! Safety: the one file of this crate with unsafe code. Descriptors come from Python as numbers
-//! ([`adopt`]); a thread is asked what Python calls it ([`thread_ident`]); bytes of Python objects are looked at while they are copied ([`Lent`]), reference counts while
+//! ([`adopt`]); a thread is asked what Python calls it ([`thread_ident`]), and for its
+//! context ([`copy_context`]); bytes of Python objects are looked at while they are copied ([`Lent`]), reference counts while
 //! objects are encoded ([`is_shared`]); mapped
 //! blocks are shown to Python through the buffer protocol ([`Buffer`]).
 
@@ -36,6 +37,13 @@ pub fn adopt(fd: i32) -> PyResult<OwnedFd> {
 pub fn thread_ident() -> u64 {
     // SAFETY: needs neither the interpreter nor a thread state, and has no arguments.
     unsafe { ffi::PyThread_get_thread_ident() as u64 }
+}
+
+/// A copy of the context of this thread, as `contextvars.copy_context` makes it.
+pub fn copy_context(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    // SAFETY: the interpreter is attached, and what comes back is a new reference, or null with an
+    // error set.
+    unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent()) }
 }
 
 /// Whether others hold the object than `holders` that the caller knows of.

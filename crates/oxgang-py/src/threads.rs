@@ -13,15 +13,15 @@ use std::time::{Duration, Instant};
 
 use oxgang::limits::{TaskOptions, Tries};
 use oxgang::pool::{Waitable, Waited};
-use oxgang::spin::{self, OwnPlaces, Spinner};
+use oxgang::spin::{self, Spinner};
 use oxgang_os::futex::{self, Woken};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
 use crate::future::{Cell, Future};
+use crate::raw;
 use crate::timer::{Ended, Plan, ThreadOptions, Timer};
 
 /// A signal may come in the moment between the last look and the sleep.
@@ -30,10 +30,6 @@ const SLICE: Duration = Duration::from_millis(200);
 /// Python code never gives it up by itself.
 const IN_A_ROW: u32 = 64;
 
-/// Two threads hand the interpreter to each other: whoever sees the other's news at once, and
-/// then finds the interpreter still held, sleeps in its lock, and is late by a wake-up. So each
-/// looks, for a moment, whether the other has let go.
-const HAND_OVER: Duration = Duration::from_micros(3);
 /// Threads that wait for a result, and so have let go.
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 /// Threads of pools that run tasks or are about to let go.
@@ -45,23 +41,13 @@ pub fn wait(cell: &Cell, deadline: Option<Instant>) -> Waited {
     let waited = wait_for(cell, deadline);
     WAITING.fetch_sub(1, Ordering::Relaxed);
     if waited == Waited::Done {
-        linger(|| WORKING.load(Ordering::Relaxed) == 0);
+        spin::hand_over(|| WORKING.load(Ordering::Relaxed) == 0);
     }
     waited
 }
 
-fn linger(over: impl Fn() -> bool) {
-    if over() || spin::budget_of_process().is_zero() {
-        return;
-    }
-    let start = Instant::now();
-    while !over() && start.elapsed() < HAND_OVER {
-        std::hint::spin_loop();
-    }
-}
-
 fn wait_for(cell: &Cell, deadline: Option<Instant>) -> Waited {
-    if spin(|| cell.done()) {
+    if spin_for(|| cell.done()) {
         return Waited::Done;
     }
     loop {
@@ -80,13 +66,11 @@ fn wait_for(cell: &Cell, deadline: Option<Instant>) -> Waited {
     }
 }
 
-fn spin(found: impl Fn() -> bool) -> bool {
-    static PLACES: OnceLock<OwnPlaces> = OnceLock::new();
+fn spin_for(found: impl Fn() -> bool) -> bool {
     thread_local! {
-        static SPINNER: RefCell<Spinner> = RefCell::new(Spinner::new(spin::budget()));
+        static SPINNER: RefCell<Spinner> = RefCell::new(Spinner::new(spin::budget_of_process()));
     }
-    let places = PLACES.get_or_init(OwnPlaces::new);
-    SPINNER.with_borrow_mut(|spinner| spinner.spin(places, found))
+    SPINNER.with_borrow_mut(|spinner| spinner.spin(spin::places(), found))
 }
 
 pub struct Item {
@@ -189,8 +173,8 @@ impl Shared {
             let books = self.books();
             !books.queue.is_empty() || books.over()
         };
-        if ready() || spin(|| self.word.load(Ordering::Acquire) != seen) {
-            linger(|| WAITING.load(Ordering::Relaxed) > 0);
+        if ready() || spin_for(|| self.word.load(Ordering::Acquire) != seen) {
+            spin::hand_over(|| WAITING.load(Ordering::Relaxed) > 0);
         } else {
             self.asleep.fetch_add(1, Ordering::SeqCst);
             // a nudge in between has moved the word on, and the wait returns at once
@@ -383,16 +367,23 @@ fn run_item(py: Python<'_>, shared: &Shared, item: Item) -> PyResult<bool> {
     drop(last_error);
     let timeout = plan.as_ref().and_then(|plan| Some((plan, plan.timeout?)));
     let run = timeout.map(|(plan, limit)| shared.timer.begin(future, &function, plan, limit));
-    let run = run.transpose()?;
+    let run = match run.transpose() {
+        Ok(run) => run,
+        Err(error) => {
+            // without its limit it does not begin
+            Future::finish(future, None, Some(error.into_value(py).into_any()))?;
+            return Ok(true);
+        }
+    };
     let result = call(py, &function, &args, kwargs.as_ref(), context.as_ref());
     if let Some(run) = run {
-        match (shared.timer.end(py, &run)?, &result) {
+        match (shared.timer.end(py, &run), &result) {
             (Ended::Abandoned, _) => {
                 let thread = run.ident();
                 shared.books().abandoned.retain(|one| *one != thread);
                 return Ok(false);
             }
-            (Ended::Asked, Err(error)) => run.tell(py, error)?,
+            (Ended::Asked, Err(error)) => run.tell(py, error),
             _ => {}
         }
     }
@@ -432,15 +423,6 @@ fn call<'py>(
     let all = std::iter::once(function.bind(py).clone()).chain(args.iter());
     let all = PyTuple::new(py, all.collect::<Vec<_>>())?;
     context.bind(py).getattr(intern!(py, "run"))?.call(all, kwargs)
-}
-
-/// A copy of this thread's context.
-fn context_now(py: Python<'_>) -> PyResult<Py<PyAny>> {
-    static COPY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let copy = COPY.get_or_try_init(py, || {
-        Ok::<_, PyErr>(py.import("contextvars")?.getattr("copy_context")?.unbind())
-    })?;
-    copy.call0(py)
 }
 
 /// How long until the next try of a call that has raised this, if it gets one.
@@ -558,7 +540,7 @@ impl Settings {
     ) -> PyResult<(Bound<'py, PyAny>, Item)> {
         let made = self.future_class.call0(py)?.into_bound(py);
         let future = made.cast::<Future>()?.clone().unbind();
-        let context = self.context.then(|| context_now(py)).transpose()?;
+        let context = self.context.then(|| raw::copy_context(py)).transpose()?.map(Bound::unbind);
         let (plan, last_error) = (plan.cloned(), None);
         let item = Item { future, function, args, kwargs, plan, context, errors: 0, last_error };
         Ok((made, item))

@@ -204,24 +204,28 @@ impl Timer {
     }
 
     /// The call is over: right after it, before any other Python code runs in its thread.
-    pub fn end(&self, py: Python<'_>, run: &Run) -> PyResult<Ended> {
+    pub fn end(&self, py: Python<'_>, run: &Run) -> Ended {
         let mut state = run.lock(py);
         state.over = true;
         let key = state.key.take();
         let (asked, abandoned) = (state.asked, state.abandoned);
         drop(state);
         let taken_back = match asked {
-            true => names(py)?.set.call1(py, (&run.thread, py.None())).map(drop),
+            true => {
+                names(py).and_then(|names| names.set.call1(py, (&run.thread, py.None()))).map(drop)
+            }
             false => Ok(()),
         };
         let due = key.and_then(|key| self.plans().due.remove(&key));
         drop(due);
-        taken_back?;
-        Ok(match (abandoned, asked) {
+        if let Err(error) = taken_back {
+            run.report(py, error);
+        }
+        match (abandoned, asked) {
             (true, _) => Ended::Abandoned,
             (false, true) => Ended::Asked,
             (false, false) => Ended::Freely,
-        })
+        }
     }
 
     /// Waits until something is due, or a nudge, and does it. `over`: whether to return instead;
@@ -259,7 +263,7 @@ impl Timer {
                 Some(Due::Grace(run)) => (run.abandon(py, &give_up), run),
             };
             if let Err(error) = done {
-                error.write_unraisable(py, Some(run.future.bind(py).as_any()));
+                run.report(py, error);
             }
         }
     }
@@ -316,9 +320,16 @@ impl Run {
     }
 
     /// Puts into the error of a call that was told to raise what it could not know.
-    pub fn tell(&self, py: Python<'_>, error: &PyErr) -> PyResult<()> {
+    pub fn tell(&self, py: Python<'_>, error: &PyErr) {
         let limit = self.plan.timeout.map(|limit| limit.as_secs_f64());
         let facts = (error.value(py), error.traceback(py), &self.function, limit);
-        names(py)?.tell.call1(py, facts).map(drop)
+        if let Err(error) = names(py).and_then(|names| names.tell.call1(py, facts)) {
+            self.report(py, error);
+        }
+    }
+
+    /// What went wrong in looking after the limit, and must not harm the call.
+    fn report(&self, py: Python<'_>, error: PyErr) {
+        error.write_unraisable(py, Some(self.future.bind(py).as_any()));
     }
 }

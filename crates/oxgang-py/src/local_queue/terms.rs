@@ -45,7 +45,7 @@ impl Patience {
         block: Option<&Bound<'_, PyAny>>,
         timeout: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
-        if !may_block(block)? {
+        if !wait::may_block(block)? {
             return Ok(Self::None);
         }
         if let Some(timeout) = timeout
@@ -110,8 +110,4 @@ pub fn limit(size: &Bound<'_, PyAny>) -> PyResult<i64> {
         Err(_) if size.gt(0)? => Ok(i64::MAX),
         Err(_) => Ok(0),
     }
-}
-
-pub fn may_block(block: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
-    block.map_or(Ok(true), |block| block.is_truthy())
 }

@@ -2,12 +2,12 @@
 
 use std::sync::{Arc, Mutex};
 
+use oxgang::lock;
 use oxgang_os::event::WakeUp;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use pyo3::{PyTraverseError, PyVisit, intern};
 
-use super::lock;
 use crate::awaiting::Waiter;
 use crate::future::Future;
 
@@ -148,9 +148,9 @@ impl Mailbox {
         lock(&self.content).announced = false;
     }
 
-    /// The loop will not look: everything that there is. `closed`: nor will it ever.
-    pub fn abandon(&self, closed: bool) -> Vec<Item> {
-        let left = Content { closed, ..Content::default() };
+    /// There is no loop any more: everything that there is.
+    pub fn close(&self) -> Vec<Item> {
+        let left = Content { closed: true, ..Content::default() };
         std::mem::replace(&mut *lock(&self.content), left).items
     }
 

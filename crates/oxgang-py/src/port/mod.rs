@@ -33,11 +33,11 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use oxgang::Pool;
 use oxgang::spin::{self, Spinner};
+use oxgang::{Pool, lock};
 use pyo3::exceptions::{PyException, PyOSError, PyRuntimeError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -47,13 +47,10 @@ use pyo3::types::{PyDict, PyFunction, PyTuple, PyWeakrefMethods, PyWeakrefRefere
 pub use self::mailbox::{Item, Mailbox};
 use self::ticket::{Call, Ticket};
 use crate::future::Future;
+use crate::raw;
 
 mod mailbox;
 pub mod ticket;
-
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 // -- the port ------------------------------------------------------------------------------
 
@@ -185,29 +182,48 @@ impl LoopPort {
         owner.call_method1(intern!(py, "call_soon_threadsafe"), (look,)).map(drop)
     }
 
-    /// The loop, or somebody on the way to it, has dropped a ticket unused.
-    fn dropped(&self, py: Python<'_>, call: Call) {
+    /// The loop has dropped a ticket unused.
+    fn dropped(slf: &Bound<'_, Self>, call: Call) {
+        let (py, this) = (slf.py(), slf.get());
+        let taken = {
+            let mut watching = lock(&this.watching);
+            call == Call::Ring && !std::mem::take(&mut watching.has_reader)
+        };
+        if taken {
+            return; // it was taken from the loop
+        }
+        if let Ok(Some(owner)) = this.get_loop(py)
+            && Self::asked_anew(slf, &owner)
+        {
+            return;
+        }
         let (rung, pools) = {
-            let mut watching = lock(&self.watching);
-            if call == Call::Ring && !watching.has_reader {
-                return; // it was taken from the loop
-            }
-            watching.has_reader = false;
+            let mut watching = lock(&this.watching);
             let before = std::mem::replace(&mut watching.mode, Mode::Idle);
             (matches!(before, Mode::Rung), std::mem::take(&mut watching.pools))
         };
-        self.coming.store(false, Ordering::Relaxed);
-        let owner = self.owner.as_ref().and_then(|owner| owner.bind(py).upgrade());
-        let closed = owner.is_none_or(|owner| {
-            let closed = owner.call_method0(intern!(py, "is_closed"));
-            closed.and_then(|closed| closed.is_truthy()).unwrap_or(true)
-        });
-        let lost = self.mailbox.abandon(closed);
-        self.outstanding.store(0, Ordering::Relaxed);
+        let lost = this.mailbox.close();
         if rung {
             py.detach(|| pools.iter().for_each(|pool| pool.watch_one_less()));
         }
         drop((lost, pools)); // may run anything
+    }
+
+    /// A loop that has lost a ticket and is not closed (Ctrl-C came between two steps of its own,
+    /// say) is given another. `false`: it is closed.
+    fn asked_anew(slf: &Bound<'_, Self>, owner: &Bound<'_, PyAny>) -> bool {
+        let py = slf.py();
+        let closed = owner.call_method0(intern!(py, "is_closed"));
+        if closed.and_then(|closed| closed.is_truthy()).unwrap_or(true) {
+            return false;
+        }
+        slf.get().coming.store(false, Ordering::Relaxed);
+        let Ok(look) = Bound::new(py, Ticket::new(slf, Call::Announced)) else { return false };
+        let asked = owner.call_method1(intern!(py, "call_soon_threadsafe"), (&look,)).is_ok();
+        if !asked {
+            look.get().void(); // it is not asked for ever
+        }
+        asked
     }
 
     fn look_soon(slf: &Bound<'_, Self>) -> PyResult<()> {
@@ -426,7 +442,7 @@ pub fn call_soon_threadsafe(
     }
     let context = match context {
         Some(context) => context,
-        None => copy_context(py)?,
+        None => raw::copy_context(py)?.unbind(),
     };
     let item = Item::Post { callback, arguments: args, context };
     let last = lock(&LAST).as_ref().map(|port| port.clone_ref(py));
@@ -441,11 +457,6 @@ pub fn call_soon_threadsafe(
     let before = lock(&LAST).replace(reference);
     drop(before);
     LoopPort::post(&port, r#loop, item)
-}
-
-fn copy_context(py: Python<'_>) -> PyResult<Py<PyAny>> {
-    static COPY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    COPY.import(py, "contextvars", "copy_context")?.call0().map(Bound::unbind)
 }
 
 // -- asyncio's own callbacks -----------------------------------------------------------------

@@ -8,7 +8,6 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::prelude::*;
-use pyo3::{PyTraverseError, PyVisit};
 
 use super::LoopPort;
 
@@ -54,17 +53,13 @@ impl Ticket {
         self.void();
         LoopPort::look(port)
     }
-
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.port)
-    }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
         if !*self.used.get_mut() {
             // without an interpreter there is no loop any more either
-            Python::try_attach(|py| self.port.get().dropped(py, self.call));
+            Python::try_attach(|py| LoopPort::dropped(self.port.bind(py), self.call));
         }
     }
 }
