@@ -11,6 +11,11 @@ States of a group, guarded by its lock:
 On the way to *stopping* what has not begun is cancelled, workers of running tasks in processes are
 ended, and running tasks in threads are told to raise `TaskCancelled` in their Python code. That
 happens once, so a thread that has left its task afterwards is told nothing any more.
+
+The exception may come between any two steps of Python in a thread that runs a task, those of the
+group's own books too. So the lock is entered itself, and is the core's: its `__enter__` is no
+Python. After that of the condition, or of a lock of Python, the exception could come between the
+taking and the ``with``, and nobody would give the lock back.
 """
 
 import ctypes
@@ -18,6 +23,7 @@ import threading
 from concurrent.futures import CancelledError, Future
 from time import monotonic
 
+from oxgang._core import RLock
 from oxgang.errors import TaskCancelled, TaskTerminated
 from oxgang.threading import Condition
 
@@ -30,7 +36,8 @@ class TaskGroup:
     """Tasks that end together: a ``with`` block that waits for the tasks that were started in it.
 
     The first task that fails stops the others, and leaving the block raises an `ExceptionGroup` of
-    the failures. An exception in the block itself stops all tasks and is part of the group.
+    the failures. An exception in the block itself stops all tasks, and is part of the group if
+    tasks have failed; else it is raised as it is.
 
     In processes stopping ends workers at once. In threads it raises `oxgang.errors.TaskCancelled`
     in the tasks' Python code; a call that does not return to Python is waited for.
@@ -46,11 +53,18 @@ class TaskGroup:
 
     Raises:
         ValueError: the deadline is negative; an executor and options for one are given.
+        TypeError: the executor is not one of oxgang's, so its running tasks could not be stopped.
     """
 
     def __init__(self, model="auto", max_workers=None, *, deadline=None, executor=None, **options):
         if executor is not None and (options or max_workers is not None or model != "auto"):
             raise ValueError("executor= brings its own workers: leave the other options out")
+        if executor is not None and not hasattr(executor, "submit_with"):
+            kind = type(executor)
+            raise TypeError(
+                f"a TaskGroup cannot stop tasks of a {kind.__module__}.{kind.__qualname__}; "
+                "give it an oxgang.Executor, or a pool of oxgang.concurrent.futures"
+            )
         if deadline is not None and deadline < 0:
             raise ValueError(f"deadline must be 0 or more seconds, not {deadline}")
         if model == "thread" and max_workers is None:
@@ -59,7 +73,8 @@ class TaskGroup:
         self._executor = executor
         self._owns = executor is None
         self._seconds = deadline
-        self._changed = Condition()
+        self._lock = RLock()
+        self._changed = Condition(self._lock)
         self._state = "new"
         self._left = set()  # futures that are not done
         self._threads = set()  # that run a task
@@ -88,7 +103,7 @@ class TaskGroup:
         Raises:
             RuntimeError: the group is not entered, is over, or is stopping.
         """
-        with self._changed:
+        with self._lock:
             if self._state != "open":
                 raise RuntimeError(_REFUSALS[self._state])
             if self._in_threads():
@@ -140,7 +155,7 @@ class TaskGroup:
         return isinstance(pool, ThreadPool)
 
     def _wait(self):
-        with self._changed:
+        with self._lock:
             self._changed.wait_for(lambda: not self._left)
             if self._state == "open":
                 self._state = "over"
@@ -158,7 +173,7 @@ class TaskGroup:
 
     def _stop(self, error=None):
         """Stops all tasks, if nobody has; `error`: what for."""
-        with self._changed:
+        with self._lock:
             if self._state != "open":
                 return
             self._state = "stopping"
@@ -174,27 +189,29 @@ class TaskGroup:
 
     def _settle(self, future):
         """A task is done."""
-        failure = None
-        if not future.cancelled():
-            failure = future.exception()
-        with self._changed:
+        try:
+            failure = None if future.cancelled() else future.exception()
+            if failure is not None:
+                self._note(failure)
+        finally:  # whatever became of the others: the block waits for this
+            with self._lock:
+                self._left.discard(future)
+                self._changed.notify_all()
+
+    def _note(self, failure):
+        """A task has failed."""
+        with self._lock:
             stopped = self._state != "open"
-            if failure is not None and not (stopped and isinstance(failure, _STOPPED)):
-                if stopped:
-                    self._errors.append(failure)
-            else:
-                failure = None
-        if failure is not None and not stopped:
+            if stopped and not isinstance(failure, _STOPPED):
+                self._errors.append(failure)
+        if not stopped:
             self._stop(failure)
-        with self._changed:
-            self._left.discard(future)
-            self._changed.notify_all()
 
     def _run(self, fn, args, kwargs):
         """A task in a thread."""
         own = threading.get_ident()
         try:
-            with self._changed:
+            with self._lock:
                 if self._state != "open":
                     raise TaskCancelled("the group of the task is stopping")
                 self._threads.add(own)
@@ -205,7 +222,7 @@ class TaskGroup:
     def _leave(self, own):
         while True:
             try:
-                with self._changed:
+                with self._lock:
                     self._threads.discard(own)
                     # nobody tells it any more; what it was told and has not raised is taken back
                     _tell_thread(ctypes.c_ulong(own), None)

@@ -18,8 +18,15 @@ def port_of(loop):
         with _lock:  # other threads may post to it
             port = _ports.get(loop)
             if port is None:
-                port = _ports[loop] = _core.LoopPort(weakref.ref(loop))
+                port = _ports[loop] = _core.LoopPort(weakref.ref(loop), _drops(loop))
     return port
+
+
+def _drops(loop):
+    """Whether it lets go of what it was to call when it is closed."""
+    asyncio = sys.modules.get("asyncio")
+    ours = asyncio is not None and isinstance(loop, asyncio.BaseEventLoop)
+    return ours or type(loop).__module__.partition(".")[0] == "uvloop"
 
 
 def _after_fork_in_child():
@@ -48,7 +55,7 @@ def elsewhere(future, terminate):
 
 
 async def _under_trio(trio, future, terminate):
-    port = _core.LoopPort(None)
+    port = _core.LoopPort(None, True)
     port.expect(future)
     try:
         while not future.done():

@@ -247,7 +247,7 @@ def values(
 def _limited_submit(executor, task_timeout, memory_limit):
     from oxgang._options import TaskOptions
 
-    options = TaskOptions(task_timeout, memory_limit=memory_limit)
+    options = TaskOptions.of_pool(task_timeout, memory_limit=memory_limit)
     submit_with = getattr(executor, "submit_with", None)
     if submit_with is None:
         raise TypeError(f"{type(executor).__qualname__} has no limits; use one of oxgang's pools")
@@ -343,6 +343,8 @@ def _window(executor, chunksize):
 def _progress_bar(fn, iterables, progress):
     from oxgang._core import Progress
 
+    if isinstance(progress, str) and progress != "always":
+        raise ValueError(f'progress must be True, False or "always", not {progress!r}')
     sizes = [len(inputs) for inputs in iterables if isinstance(inputs, Sized)]
     name = getattr(fn, "__name__", type(fn).__name__)
     return Progress(min(sizes, default=None), name, "always" if progress == "always" else "auto")

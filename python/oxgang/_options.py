@@ -46,8 +46,15 @@ class TaskOptions(namedtuple("TaskOptions", _NAMES)):
         if retries is not None:
             retries = _count(retries)
         if retry_on is not None:
-            retry_on = _classes(retry_on)
+            retry_on = exception_classes(retry_on)
         return super().__new__(cls, timeout, timeout_grace, memory_limit, retries, retry_on)
+
+    @classmethod
+    def of_pool(cls, task_timeout, **options):
+        """Those of a pool, or of a whole map, where the time limit is called `task_timeout`."""
+        if task_timeout is not None:
+            task_timeout = _seconds(task_timeout, "task_timeout", zero=False)
+        return cls(task_timeout, **options)
 
     def over(self, default):
         """These, and where nothing is said, those of `default`."""
@@ -151,7 +158,12 @@ def _count(value):
     return count
 
 
-def _classes(value):
+def exception_classes(value):
+    """`value`, an exception class or a tuple of them, as a tuple.
+
+    Raises:
+        TypeError: it is neither.
+    """
     classes = value if isinstance(value, tuple) else (value,)
     for one in classes:
         if not (isinstance(one, type) and issubclass(one, BaseException)):

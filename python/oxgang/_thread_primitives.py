@@ -106,6 +106,9 @@ class BoundedSemaphore(Semaphore):
 class Event(_core.ThreadEvent):
     """A flag to wait for; as `threading.Event`."""
 
+    def __init__(self):
+        """Not set."""
+
     def isSet(self):
         """Deprecated: `is_set`."""
         _deprecated("isSet", "is_set")

@@ -48,7 +48,8 @@ def _arrived(where):
 
 class Array(numpy.ndarray):
     """A numpy array in shared memory. Views of it, slices for example, are such arrays too, and
-    pass by handle; what is computed from it is a plain array. Made by `array`, `empty`, `zeros`.
+    pass by handle; what is computed from it is a plain array. A copy of it is of this class, but
+    lies in memory of its own. Made by `array`, `empty`, `zeros`.
     """
 
     _region = None
@@ -83,9 +84,13 @@ def _lies_in(array, region):
 def _attach_array(where, facts):
     region = _arrived(where)
     offset, shape, strides, dtype, writeable = facts
-    array = numpy.ndarray.__new__(Array, shape, dtype, region, offset, strides)
+    # one that is locked nobody can make writable again
+    return _lay(region if writeable else region.locked(), shape, dtype, offset, strides)
+
+
+def _lay(region, *layout):
+    array = numpy.ndarray.__new__(Array, *layout[:2], region, *layout[2:])
     array._region = region
-    array.flags.writeable = writeable
     return array
 
 
@@ -107,10 +112,7 @@ def empty(shape, dtype=float, order="C"):
         length *= int(extent)
     if length < 0:
         raise ValueError("negative dimensions are not allowed")
-    region = _core.SharedRegion(length)
-    array = numpy.ndarray.__new__(Array, shape, dtype, region, 0, None, order)
-    array._region = region
-    return array
+    return _lay(_core.SharedRegion(length), shape, dtype, 0, None, order)
 
 
 def zeros(shape, dtype=float, order="C"):
@@ -134,7 +136,8 @@ def array(data, dtype=None, *, readonly=False):
     order = "F" if source.flags.fnc else "C"
     made = empty(source.shape, source.dtype, order)
     made[...] = source
-    made.flags.writeable = not readonly
+    if readonly:
+        return _lay(made._region.locked(), made.shape, made.dtype, 0, made.strides)
     return made
 
 
@@ -151,12 +154,12 @@ class Shared:
         self._parts = parts
 
     def get(self):
-        """The object: rebuilt once in each process, its arrays being the shared memory itself,
-        read-only. Raises what unpickling it raises."""
+        """The object: rebuilt once in each process, its long arrays (from 64 KiB on) being the
+        shared memory itself, read-only. Raises what unpickling it raises."""
         try:
             return self._value
         except AttributeError:
-            memory = memoryview(self._region).toreadonly()
+            memory = memoryview(self._region.locked())
             (first, end), *rest = self._parts
             buffers = [memory[start:stop] for start, stop in rest]
             self._value = loads(bytes(memory[first:end]), buffers=buffers)
@@ -179,8 +182,8 @@ def _attach_shared(where, parts):
 
 def share(obj):
     """Stores an object in shared memory, once; gives a handle (`Shared`) whose ``get()`` gives the
-    object in any process. Long buffers (of numpy, pandas, Arrow…) are not copied again by anybody,
-    and are read-only; the rest is unpickled once in each process.
+    object in any process. Buffers from 64 KiB on (of numpy, pandas, Arrow…) are not copied again by
+    anybody, and are read-only; the rest is unpickled once in each process.
 
     Raises:
         what pickling raises, and MemoryError: the kernel has no memory or no descriptor for it.

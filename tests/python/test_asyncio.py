@@ -200,6 +200,69 @@ def test_an_input_that_raises():
     asyncio.run(main())
 
 
+async def cancelled_at_two(number):
+    """As one that awaits a task which somebody cancels."""
+    if number == 2:
+        awaited = standard.ensure_future(standard.sleep(3600))
+        awaited.cancel()
+        await awaited
+    return number
+
+
+@pytest.mark.parametrize("options", [{}, {"retries": 1}, {"ordered": False}, {"limit": 1}])
+def test_a_calls_own_cancellation_is_its_outcome(options):
+    async def main():
+        with pytest.raises(asyncio.CancelledError):
+            await collect(asyncio.map(cancelled_at_two, range(5), **options))
+        assert asyncio.current_task().cancelling() == 0
+        results = asyncio.map(cancelled_at_two, range(5), return_exceptions=True, **options)
+        results = await collect(results)
+        (error,) = (one for one in results if isinstance(one, BaseException))
+        assert isinstance(error, asyncio.CancelledError)
+        assert sorted({*results} - {error}) == [0, 1, 3, 4]
+        assert len(asyncio.all_tasks()) == 1
+
+    asyncio.run(main())
+
+
+def test_the_inputs_own_cancellation_ends_it():
+    async def numbers():
+        yield 1
+        await cancelled_at_two(2)
+
+    async def main():
+        seen = []
+        with pytest.raises(asyncio.CancelledError):
+            async for one in asyncio.map(double, numbers()):
+                seen.append(one)
+        assert seen == [2]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("return_exceptions", [False, True])
+def test_workers_that_others_cancel_end_it(return_exceptions):
+    """As by a program that cancels all tasks there are, or a call that cancels its own."""
+
+    async def cancels_its_task(number):
+        asyncio.current_task().cancel()
+        await asyncio.sleep(0)
+
+    async def main():
+        with pytest.raises(asyncio.CancelledError):
+            await collect(
+                asyncio.map(
+                    cancels_its_task, range(5), limit=2, return_exceptions=return_exceptions
+                )
+            )
+        assert len(asyncio.all_tasks()) == 1
+        left = asyncio.map(double, range(1000), limit=2)
+        await anext(left)
+        return left  # its workers are cancelled by the end of the loop, and end
+
+    asyncio.run(main())
+
+
 def test_leaving_early_and_being_cancelled():
     async def main():
         async for _ in asyncio.map(double, range(1000), limit=10):
@@ -243,6 +306,27 @@ def test_retries_and_time_limits():
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("limit", [None, 3600])
+def test_retries_do_not_keep_it_from_being_cancelled(limit):
+    tried = []
+
+    async def nap(number):
+        tried.append(number)
+        await asyncio.sleep(3600)
+
+    async def main():
+        naps = asyncio.map(nap, [1, 2], retries=3, retry_on=BaseException, timeout=limit)
+        task = asyncio.ensure_future(collect(naps))
+        while len(tried) < 2:
+            await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert tried == [1, 2]
+
+    asyncio.run(main())
+
+
 def test_a_hundred_thousand_items():
     async def one(number):
         await asyncio.sleep(0)
@@ -272,6 +356,8 @@ def test_a_hundred_thousand_items():
         ((double, [1]), {"limit": 0}, ValueError),
         ((double, [1]), {"retries": -1}, ValueError),
         ((double, [1]), {"timeout": 0}, ValueError),
+        ((double, [1]), {"retries": 1, "retry_on": 3}, TypeError),
+        ((double, [1]), {"retries": 1, "retry_on": (LookupError, "x")}, TypeError),
     ],
 )
 def test_bad_arguments(arguments, options, error):

@@ -315,6 +315,11 @@ def test_progress_is_silent_where_stderr_is_no_terminal(model, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_progress_is_no_other_word():
+    with pytest.raises(ValueError, match="\"always\", not 'alwayz'"):
+        oxgang.map(square, [1], model="thread", progress="alwayz")
+
+
 @pytest.mark.skipif(not hasattr(_core, "Progress"), reason="this build has no progress bar")
 def test_progress_is_drawn_anyway_when_asked(capfd):
     assert list(oxgang.map(square, range(50), model="thread", progress="always"))

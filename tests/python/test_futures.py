@@ -56,6 +56,62 @@ def pool(make):
     return make()
 
 
+def test_threads_are_counted_as_they_are_started_and_calls_as_they_are_answered():
+    pool = ours.ThreadPoolExecutor(3, retries=2, retry_on=LookupError)
+    pool._start_all()
+    assert pool._queue.counters() == {"started": 3, "answered": 0}
+    assert pool.submit(calls.same, 5).result() == 5
+    with pytest.raises(LookupError):
+        pool.submit(calls.fail, "three times").result()
+    gate = threading.Event()
+    busy = [pool.submit(gate.wait) for _ in range(3)]
+    assert pool.submit(calls.same, 6).cancel()
+    gate.set()
+    standard.wait(busy)
+    pool.shutdown()
+    assert pool._queue.counters() == {"started": 3, "answered": 5}
+
+
+def test_a_thread_that_cannot_be_started_is_not_counted(monkeypatch):
+    def refuse(_):
+        raise RuntimeError("can't start new thread")
+
+    with ours.ThreadPoolExecutor(3) as pool:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            for _ in range(2):
+                with pytest.raises(RuntimeError, match="can't start"):
+                    pool._start_all()
+        assert pool._queue.counters()["started"] == 0
+        pool._start_all()
+        assert pool._queue.counters()["started"] == 3
+
+
+def test_the_collector_may_run_while_a_future_is_asked_for_its_waiters():
+    """And what it collects may ask the same future for them."""
+
+    class Curious:
+        def __del__(self):
+            seen.append(future._waiters)
+
+    future, seen = ours.Future(), []
+    before = gc.get_threshold()
+    gc.disable()
+    try:
+        cycle = [Curious()]
+        cycle.append(cycle)
+        del cycle
+        kept = [[] for _ in range(200)]  # so that none is there to be used again
+        gc.set_threshold(1)
+        gc.enable()
+        waiters = future._waiters
+    finally:
+        gc.set_threshold(*before)
+        gc.enable()
+    gc.collect()
+    assert len(kept) == 200 and len(seen) == 1 and seen[0] is waiters
+
+
 def test_results_and_keywords(pool):
     assert pool.submit(calls.same, 5).result() == 5
     future = pool.submit(calls.keywords, 1, None, self=2, fn="three")

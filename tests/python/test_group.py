@@ -1,6 +1,8 @@
 """`oxgang.TaskGroup`: tasks that end together."""
 
+import concurrent.futures as standard
 import signal
+import sys
 import threading
 import time
 
@@ -165,11 +167,64 @@ def test_threads_are_told_nothing_after_their_task():
     assert threading.active_count() <= before
 
 
+def test_a_thread_is_told_while_it_waits_for_the_books():
+    """What is raised in it as it gets the group's lock must not leave that taken."""
+    go, told = threading.Event(), []
+
+    def task():
+        told.append(threading.get_ident())
+        go.wait()
+
+    with oxgang.TaskGroup("thread") as group:
+        group.start(task)
+        while not told:
+            time.sleep(0.001)
+        with group._changed:  # as any other thread that is in the books
+            go.set()
+            while sys._current_frames()[told[0]].f_code.co_name not in ("_leave", "__enter__"):
+                time.sleep(0.001)
+            time.sleep(0.05)  # it is there, and soon waits; if not yet, this test shows nothing
+            group.cancel()
+    taken = []
+    other = threading.Thread(target=lambda: taken.append(group._changed.acquire(False)))
+    other.start()
+    other.join()
+    assert taken == [True]
+
+
+def test_futures_that_cannot_be_stopped_are_waited_for(caplog):
+    """The first failure is told, though stopping the others goes wrong."""
+
+    class Wrapped(oxgang.Executor):
+        def submit(self, fn, /, *args, **kwargs):
+            future = super().submit(fn, *args, **kwargs)
+
+            def refuse():
+                raise NotImplementedError("this one cannot be ended")
+
+            future.terminate = refuse
+            return future
+
+    running = threading.Event()
+    with Wrapped("process", 2) as executor:
+        with pytest.raises(ExceptionGroup) as caught, oxgang.TaskGroup(executor=executor) as group:
+            napping = group.start(time.sleep, 1)
+            napping.add_done_callback(lambda _: running.set())
+            while not napping.running():
+                time.sleep(0.001)
+            group.start(fail, "x")
+        assert running.is_set() and napping.exception() is None
+    assert [str(error) for error in caught.value.exceptions] == ["x"]
+    assert "this one cannot be ended" in caplog.text
+
+
 def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="deadline"):
         oxgang.TaskGroup(deadline=-1)
     with pytest.raises(ValueError, match="leave the other options out"):
         oxgang.TaskGroup("thread", executor=oxgang.Executor("thread", 1))
+    with pytest.raises(TypeError, match="cannot stop tasks of a concurrent"):
+        oxgang.TaskGroup(executor=standard.ThreadPoolExecutor(1))
     with pytest.raises(RuntimeError, match="enter"):
         oxgang.TaskGroup().start(square, 1)
     with oxgang.TaskGroup("thread") as group, pytest.raises(RuntimeError, match="once"):

@@ -16,6 +16,7 @@ import pytest
 import rloop
 import trio
 import uvloop
+from oxgang import _core
 from oxgang.concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 
 LOOPS = {
@@ -248,6 +249,33 @@ def test_an_idle_loop_has_nothing_of_ours(pool):
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("rest", [0, 0.05], ids=["it looked", "it slept"])
+def test_a_call_that_outlives_its_loop_leaves_nothing_of_it(pool, tmp_path, rest):
+    futures = [pool.submit(calls.nap, 0.05) for _ in range(2)]  # its workers are up
+    left = []
+
+    async def main():
+        futures.append(pool.submit(calls.wait_for_file, tmp_path / "go"))
+        left.append(asyncio.ensure_future(awaited(futures[-1])))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        await asyncio.sleep(rest)
+
+    def known():
+        concurrent.futures.wait(futures)
+        futures.clear()
+        left.clear()
+        gc.collect()
+        ports = sum(isinstance(one, _core.LoopPort) for one in gc.get_objects())
+        return ports, len(os.listdir("/proc/self/fd"))
+
+    before = known()
+    for _ in range(5):
+        asyncio.run(main())
+    (tmp_path / "go").touch()
+    assert known() == before
+
+
 def test_descriptors_go_with_their_loops(pool):
     def descriptors():
         gc.collect()
@@ -452,6 +480,36 @@ asyncio.run(main(), debug=True)
     assert (done.stdout, done.returncode) == ("4950\ntime is up\n", 0), done.stderr
     noise = [line for line in done.stderr.splitlines() if "took" not in line]
     assert noise == []
+
+
+@pytest.mark.parametrize("spin", ["0", "40"])
+def test_pool_after_pool(tmp_path, spin):
+    """The loop sleeps for each of them, also for those that it has met only in this round."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        """
+import asyncio, time
+from oxgang.concurrent.futures import ProcessPoolExecutor
+
+async def main():
+    with ProcessPoolExecutor(1) as one, ProcessPoolExecutor(1) as other:
+        for _ in range(3):
+            for pool in (one, other):
+                await pool.submit(time.sleep, 0.02)
+    print("all")
+
+asyncio.run(main())
+"""
+    )
+    done = subprocess.run(
+        [sys.executable, script],
+        env=os.environ | {"OXGANG_SPIN": spin},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert (done.stdout, done.stderr) == ("all\n", "")
 
 
 def test_waiting_threads_and_loops_at_once(pool):

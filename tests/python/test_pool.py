@@ -169,6 +169,7 @@ def test_callbacks_come_before_those_who_wait_go_on(pool, times):
     pool.apply_async(calls.same, (1,), **options).wait()
     pool.map_async(calls.same, [1, 2], 1, **options).wait()
     pool.starmap_async(calls.same, [(3,)], **options).wait()
+    pool.map_async(calls.same, [], **options).wait()
     assert (told, failed) == ([1, [1, 2], [3]], [])
     pool.apply_async(calls.fail, ("one",), **options).wait()
     pool.map_async(calls.fail, ["two"], **options).wait()

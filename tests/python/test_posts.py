@@ -136,6 +136,37 @@ def test_a_closed_loop_takes_none(loop, post):
             post(loop, print)
 
 
+def test_a_loop_that_was_closed_right_after_a_post_takes_none(loop, post):
+    """It had been about to look for more, or had not looked yet."""
+    rloop_differs(loop, post)
+    seen = []
+
+    async def main():
+        in_thread(lambda: post(loop, seen.append, 1)).join()
+        while not seen:
+            await asyncio.sleep(0)
+
+    loop.run_until_complete(main())
+    post(loop, seen.append, 2)
+    loop.close()
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="closed"):
+            post(loop, seen.append, 3)
+    assert seen == [1]
+
+
+def test_a_loop_that_loses_what_it_was_to_call_is_asked_again():
+    """So it is if Ctrl-C comes after a handle was taken out and before it runs."""
+    loop, seen = asyncio.new_event_loop(), []
+    for number in range(3):  # after the first the port is about to look again by itself
+        call_soon_threadsafe(loop, seen.append, number)
+        loop._ready.clear()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.run_until_complete(asyncio.sleep(0))
+        assert seen == list(range(number + 1))
+    loop.close()
+
+
 def test_what_is_no_loop_or_no_callback(loop):
     with pytest.raises((TypeError, AttributeError)):
         call_soon_threadsafe(object(), print)

@@ -88,6 +88,19 @@ def test_limits(make, kind):
     assert sorted([*got, queue.get(), queue.get()]) == [1, 2, 3]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("timeout", [5, -1])
+def test_who_does_not_wait_may_say_how_long(make, kind, timeout):
+    """A timeout counts only for who waits."""
+    queue = make(kind, 1)
+    queue.put(1, False, timeout)
+    with pytest.raises(standard.Full):
+        queue.put(2, False, timeout)
+    assert queue.get(False, timeout) == 1
+    with pytest.raises(standard.Empty):
+        queue.get(False, timeout)
+
+
 @pytest.mark.parametrize("size", [0, -1, float("inf"), float("nan"), 2.5, 10**30, -(10**30)])
 def test_any_number_may_be_the_limit(module, size):
     queue = module.Queue(size)

@@ -333,7 +333,10 @@ def test_a_queue_through_a_queue():
     again = outer.get()
     again.put(1)
     assert inner.get() == 1
-    assert again._maxsize == 5
+    for number in range(5):
+        again.put_nowait(number)
+    assert again.full() and inner.full()
+    assert [inner.get() for _ in range(5)] == list(range(5))
     again.close()
     inner.put(2)  # closing is each handle's own
     assert inner.get() == 2

@@ -90,7 +90,15 @@ def test_read_only_is_read_only_everywhere(pool):
         array[0] = 5
     with pytest.raises(ValueError, match="read-only"):
         pool.submit(calls.fill_and_sum, array, 1).result()
+    for one in (array, array[1:], pool.submit(calls.same, array).result()):
+        with pytest.raises(ValueError, match="WRITEABLE"):
+            one.setflags(write=True)
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        pool.submit(calls.unlock, array).result()
     assert array.tolist() == [1, 2, 3]
+    kept = shared.share(numpy.zeros(1 << 16)).get()
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        kept.setflags(write=True)
 
 
 def test_what_is_computed_is_a_plain_array():

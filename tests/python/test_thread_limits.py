@@ -9,7 +9,7 @@ import weakref
 
 import calls
 import pytest
-from oxgang import TaskOptions
+from oxgang import TaskOptions, _thread_limits
 from oxgang.concurrent.futures import ThreadPoolExecutor
 from oxgang.errors import TaskTimeout
 from tasks import fail_times
@@ -61,6 +61,69 @@ def test_a_call_that_blocks_fails_at_its_limit_and_goes_on():
     assert not ended.is_set()
     with pytest.raises(TaskTimeout):
         blocked.result()
+
+
+def test_a_thread_that_ends_while_its_future_is_told_is_abandoned_no_more():
+    release = threading.Event()
+
+    def told(_):
+        release.set()
+        for thread in threads:
+            thread.join()
+
+    with ThreadPoolExecutor(1, task_timeout=0.1, timeout_grace=0.1) as pool:
+        blocked = pool.submit(release.wait)
+        threads = list(pool._threads)
+        blocked.add_done_callback(told)
+        with pytest.raises(TaskTimeout):
+            blocked.result()
+        # the thread in its place comes when all has been told
+        assert pool.submit(calls.same, 7).result() == 7
+        assert pool.statistics()["abandoned"] == 0
+
+
+@pytest.mark.parametrize("trouble", ["stack", "callback"])
+def test_what_goes_wrong_for_one_call_harms_no_other(folder, monkeypatch, trouble):
+    """Its future fails in any case, and limits and further tries of others go on."""
+    reports, release = [], threading.Event()
+    monkeypatch.setattr(sys, "unraisablehook", lambda report: reports.append(report.exc_type))
+
+    def no_stack(frame):
+        raise LookupError("no stack today")
+
+    def leave(_):
+        raise SystemExit(3)
+
+    limited = TaskOptions(timeout=0.05, timeout_grace=0.05)
+    again = TaskOptions(retries=3, retry_on=ConnectionError)
+    with ThreadPoolExecutor(2) as pool:
+        blocked = pool.submit_with(limited, release.wait)
+        if trouble == "stack":
+            monkeypatch.setattr(_thread_limits, "stack_of", no_stack)
+        else:
+            blocked.add_done_callback(leave)
+        with pytest.raises(LookupError if trouble == "stack" else TaskTimeout):
+            blocked.result(timeout=30)
+        assert pool.submit_with(again, fail_times, folder, 3, 7).result(timeout=30) == 7
+        with pytest.raises((TaskTimeout, LookupError)):
+            pool.submit_with(limited, calls.nap, 0.3).result(timeout=30)
+        release.set()
+    assert reports == ([] if trouble == "stack" else [SystemExit])
+
+
+def test_a_call_that_was_told_to_raise_fails_even_if_there_is_no_stack_to_tell(monkeypatch):
+    reports = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda report: reports.append(report.exc_type))
+
+    def no_stack(frame):
+        raise LookupError("no stack today")
+
+    with ThreadPoolExecutor(1, task_timeout=0.1, timeout_grace=60) as pool:
+        monkeypatch.setattr(_thread_limits, "stack_of", no_stack)
+        with pytest.raises(TaskTimeout):
+            pool.submit(calls.spin, 60).result(timeout=30)
+        assert pool.submit(calls.same, 7).result(timeout=30) == 7
+    assert reports == [LookupError]
 
 
 def test_the_limit_of_one_call_never_hits_another():

@@ -159,6 +159,8 @@ def test_a_release_lets_the_longest_waiting_go(module):
 
 
 def test_event(module):
+    with pytest.raises(TypeError):
+        module.Event(True)
     event = module.Event()
     assert not event.is_set() and event.wait(0.01) is False and event.wait(-1) is False
     with Threads(event.wait, event.wait) as threads:

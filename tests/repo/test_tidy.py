@@ -61,6 +61,14 @@ BREACHES = {
         },
         "more than one file",
     ),
+    "unsafe unnamed": (
+        tidy.unsafe_rooms,
+        {
+            "crates/oxgang-os/src/lib.rs": "//! Safety: unsafe code is in `b`.\n",
+            "crates/oxgang-os/src/a.rs": "//! Unsafe: maps.\nunsafe fn f() {}\n",
+        },
+        "must name it",
+    ),
     "no docstring": (
         tidy.python_modules,
         {"python/oxgang/a.py": "__all__ = []\n"},

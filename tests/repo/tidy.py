@@ -72,7 +72,8 @@ def layers(root):
 
 
 def unsafe_rooms(root):
-    """Unsafe code stays in its rooms, and each such file says at its top why it is there."""
+    """Unsafe code stays in its rooms, and each such file says at its top why it is there; the door
+    of its crate names it."""
     in_binding = []
     for path in files(root, ".rs"):
         text = path.read_text()
@@ -87,6 +88,10 @@ def unsafe_rooms(root):
         top = "\n".join(re.findall(r"^//![^\n]*", text, re.M))
         if not re.search(r"unsafe|safety", top, re.I):
             yield f"{name}: has unsafe code; its opening comment (//!) must say why"
+        door = path.with_name("lib.rs")
+        named = not door.exists() or f"`{path.stem}`" in door.read_text()
+        if name.startswith(UNSAFE_ROOMS) and not named:
+            yield f"{name}: has unsafe code; {_name(root, door)} must name it among its rooms"
     if len(in_binding) > UNSAFE_FILES_IN_BINDING:
         yield f"crates/oxgang-py: more than one file with unsafe code: {', '.join(in_binding)}"
 

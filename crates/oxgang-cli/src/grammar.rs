@@ -71,7 +71,7 @@ pub struct MapOptions {
 
     /// How many workers [default: one per CPU that may be used]; of coroutines, how many at once
     /// [default: 100]
-    #[arg(short = 'j', long = "jobs", value_name = "N", value_parser = parse_jobs)]
+    #[arg(short = 'j', long = "jobs", value_name = "N", value_parser = parse_jobs, allow_negative_numbers = true)]
     pub jobs: Option<usize>,
 
     /// What a worker is: its own process, or a thread for work that waits; coroutine, which auto
@@ -81,7 +81,7 @@ pub struct MapOptions {
 
     /// Seconds one call may take; then TaskTimeout is raised in it, and a second later its process
     /// is ended (a thread cannot be: its input fails, and it goes on)
-    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, allow_negative_numbers = true)]
     pub timeout: Option<f64>,
 
     /// Memory that a worker may have during a call, such as 512MiB or 2GB; then it is ended
@@ -89,11 +89,11 @@ pub struct MapOptions {
     pub memory_limit: Option<u64>,
 
     /// Call again up to N times for an input that failed; the function must be safe to repeat
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = parse_retries)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = parse_retries, allow_negative_numbers = true)]
     pub retries: u32,
 
     /// How many inputs a worker is handed at once: a number, or 'auto' to go by measured time
-    #[arg(long, value_name = "N|auto", default_value = "auto", value_parser = parse_chunksize)]
+    #[arg(long, value_name = "N|auto", default_value = "auto", value_parser = parse_chunksize, allow_negative_numbers = true)]
     pub chunksize: Chunksize,
 
     /// Write one row per input to FILE (.csv or .jsonl), as results arrive
@@ -248,6 +248,13 @@ fn stop_for(error: &clap::Error) -> Stop {
             let told = told.join(" ");
             let told = told.strip_prefix("error: ").unwrap_or(&told);
             let told = told.trim_end_matches('.');
+            if error.kind() == ErrorKind::InvalidSubcommand {
+                return Stop {
+                    code: 2,
+                    out: String::new(),
+                    err: format!("oxgang: {told}; see: oxgang --help\n"),
+                };
+            }
             Stop::usage(format!("{told}; see: oxgang map --help"))
         }
     }
@@ -310,9 +317,11 @@ mod tests {
         for (line, said) in [
             ("map f.py:fn -j 0", "at least 1 worker"),
             ("map f.py:fn -j many", "whole number of workers"),
-            ("map f.py:fn -j -2", "-2"),
-            ("map f.py:fn --retries -1", "-1"),
+            ("map f.py:fn -j -2", "whole number of workers"),
+            ("map f.py:fn --retries -1", "whole number, 0 or more"),
             ("map f.py:fn --timeout 0", "seconds above 0"),
+            ("map f.py:fn --timeout -1", "seconds above 0"),
+            ("map f.py:fn --chunksize -1", "'auto' or a whole number"),
             ("map f.py:fn --timeout soon", "seconds above 0"),
             ("map f.py:fn --memory-limit 2gibbons", "512MiB or 2GB"),
             ("map f.py:fn --chunksize 0", "'auto' or a whole number"),
@@ -321,7 +330,7 @@ mod tests {
             ("map f.py:fn --qiet", "--quiet"),
             ("map f.py:fn -q --progress always", "--progress"),
             ("map", "<TARGET>"),
-            ("mop f.py:fn", "mop"),
+            ("mop f.py:fn", "oxgang: unrecognized subcommand 'mop'"),
         ] {
             let stop = read(line).expect_err(line);
             assert_eq!(stop.code, 2, "{line}");

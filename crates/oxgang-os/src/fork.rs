@@ -9,6 +9,8 @@
 //! what [`around`] was given. Nobody can take them back, so they must stay loaded: Python never
 //! unloads an extension.
 
+#![allow(unsafe_code)]
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Once, OnceLock};
 

@@ -7,6 +7,8 @@
 //! Safety: unsafe for two calls of the C library that take numbers and touch its own books, under
 //! its own locks.
 
+#![allow(unsafe_code)]
+
 /// Freed memory at the heap's end stays up to so many bytes, and single pieces up to half of it come
 /// from the heap. It is what glibc arrives at by itself in a process that has once freed such a piece.
 #[cfg(target_env = "gnu")]

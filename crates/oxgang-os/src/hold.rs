@@ -10,6 +10,8 @@
 //! Safety: unsafe for one thing: `fcntl` with a command that rustix lacks, which reads a structure and
 //! keeps nothing of it.
 
+#![allow(unsafe_code)]
+
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};

@@ -1,13 +1,12 @@
 //! What the kernel does for oxgang: memory that processes share, waiting and waking across
 //! processes, processes and their deaths. The only crate with system calls in it.
 //!
-//! Safety: this is a room for unsafe code. `segment` turns mappings into words and copied
-//! bytes, `process` makes the few calls that rustix lacks. Both give out only safe functions;
-//! each block carries its proof.
+//! Safety: this is a room for unsafe code, in five modules, each of which allows it at its top and
+//! says why. `segment` turns mappings into words and copied bytes; `process` and `hold` make the few
+//! calls that rustix lacks; `heap` and `fork` tell the C library what to keep, and what to call in a
+//! fork. They give out only safe functions; each block carries its proof.
 //!
 //! Nothing here knows what is kept in the memory, or why a process is started.
-
-#![allow(unsafe_code)]
 
 #[cfg(not(target_os = "linux"))]
 compile_error!(

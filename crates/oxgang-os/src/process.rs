@@ -4,6 +4,8 @@
 //! Safety: unsafe for two things: `fcntl` with the commands that rustix lacks, plain calls on an
 //! open descriptor, which touch no memory; and signals that have a number and no name.
 
+#![allow(unsafe_code)]
+
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::{Command, Stdio};
 

@@ -9,6 +9,8 @@
 //! [`Mapping`] never lends a reference to bytes that another process may write: bytes are
 //! copied in and out, and single words are atomic.
 
+#![allow(unsafe_code)]
+
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;

@@ -11,6 +11,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use oxgang::lock;
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -18,7 +19,7 @@ use pyo3::types::PyDict;
 use pyo3::{PyTraverseError, PyVisit, intern};
 
 use crate::future::Future;
-use crate::port::{Item, LoopPort, lock, loops, port_of, running};
+use crate::port::{Item, LoopPort, loops, port_of, running};
 
 /// The iterator of an `await`.
 #[pyclass(frozen, module = "oxgang._core")]

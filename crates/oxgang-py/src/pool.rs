@@ -578,7 +578,11 @@ fn stands_for_itself(function: &Bound<'_, PyAny>) -> bool {
 
 fn refusal(py: Python<'_>, refused: &Refused) -> PyErr {
     match refused {
-        Refused::Closed => PyRuntimeError::new_err("cannot schedule new futures after shutdown"),
+        Refused::Closed => {
+            let made = py.import("oxgang.concurrent.futures._exit");
+            let made = made.and_then(|exit| exit.getattr("closed_error")?.call0());
+            made.map_or_else(|error| error, PyErr::from_value)
+        }
         Refused::Forked => PyRuntimeError::new_err(
             "this executor belongs to the process that this one was forked from; make another \
              one here",

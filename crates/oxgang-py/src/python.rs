@@ -84,6 +84,12 @@ impl Standard {
         self.error(future.py(), "InvalidStateError", (format!("{state}: {text}"),))
     }
 
+    /// Whether it is an `InvalidStateError`.
+    pub fn is_invalid_state(&self, py: Python<'_>, error: &PyErr) -> bool {
+        let class = self.base.bind(py).getattr("InvalidStateError");
+        class.is_ok_and(|class| error.is_instance(py, &class))
+    }
+
     /// Logs what the standard class logs.
     pub fn log_critical(&self, future: &Bound<'_, PyAny>, state: &str) -> PyResult<()> {
         let logger = self.base.bind(future.py()).getattr("LOGGER")?;

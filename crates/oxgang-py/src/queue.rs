@@ -18,8 +18,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
 use crate::message::{self, Message, Received, Taken, no_memory, with_buffer};
-use crate::sync::{may_block, waiting_long};
-use crate::wait;
+use crate::sync::waiting_long;
+use crate::wait::{self, may_block};
 
 /// `((pid, fd, key), doorbell)`; see [`oxgang::queue::Address`].
 type PyAddress = ((u32, i32, (u64, u64)), i32);
@@ -280,11 +280,6 @@ impl SharedQueue {
         Ok(lane.most().is_some_and(|most| lane.count() >= most))
     }
 
-    #[getter]
-    fn _maxsize(&self) -> PyResult<u64> {
-        Ok(self.opened()?.lane().most().unwrap_or(0))
-    }
-
     fn _task_done(&self) -> PyResult<()> {
         let queue = self.opened()?;
         let done = queue.lane().task_done(&Wait::steadfast(queue.words()));
@@ -299,10 +294,6 @@ impl SharedQueue {
             queue.lane().wait_finished(kernel)
         });
         error.map_or(Ok(done), Err)
-    }
-
-    fn _unfinished(&self) -> PyResult<u64> {
-        Ok(self.opened()?.lane().unfinished())
     }
 
     /// Nothing more is put in; `immediate`: nor taken out.
@@ -345,9 +336,5 @@ impl SharedQueue {
     #[getter]
     fn _closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
-    }
-
-    fn _key(&self) -> PyResult<(u64, u64)> {
-        Ok(self.opened()?.key())
     }
 }

@@ -1,7 +1,8 @@
 //! Where Python's memory and descriptors meet Rust's.
 //!
 //! Safety: the one file of this crate with unsafe code. Descriptors come from Python as numbers
-//! ([`adopt`]); a thread is asked what Python calls it ([`thread_ident`]); bytes of Python objects are looked at while they are copied ([`Lent`]), reference counts while
+//! ([`adopt`]); a thread is asked what Python calls it ([`thread_ident`]), and for its
+//! context ([`copy_context`]); bytes of Python objects are looked at while they are copied ([`Lent`]), reference counts while
 //! objects are encoded ([`is_shared`]); mapped
 //! blocks are shown to Python through the buffer protocol ([`Buffer`]).
 
@@ -38,6 +39,13 @@ pub fn thread_ident() -> u64 {
     unsafe { ffi::PyThread_get_thread_ident() as u64 }
 }
 
+/// A copy of the context of this thread, as `contextvars.copy_context` makes it.
+pub fn copy_context(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    // SAFETY: the interpreter is attached, and what comes back is a new reference, or null with an
+    // error set.
+    unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent()) }
+}
+
 /// Whether others hold the object than `holders` that the caller knows of.
 pub fn is_shared(object: &Bound<'_, PyAny>, holders: isize) -> bool {
     // SAFETY: the object lives, since it is borrowed, and the interpreter is attached.
@@ -71,7 +79,7 @@ impl AsRef<[u8]> for Lent {
     }
 }
 
-/// Fills a view in: `length` writable bytes of `owner`, which the view keeps alive.
+/// Fills a view in: `length` bytes of `owner`, which the view keeps alive; writable, or locked.
 ///
 /// # Safety
 /// `view` is to be filled, and the bytes are there as long as `owner` lives.
@@ -80,12 +88,15 @@ unsafe fn show<T>(
     view: *mut ffi::Py_buffer,
     address: *mut u8,
     length: usize,
+    locked: bool,
     flags: c_int,
 ) -> PyResult<()> {
+    let locked = c_int::from(locked);
     let length = ffi::Py_ssize_t::try_from(length)?;
     // SAFETY: as the caller vouches.
-    let filled =
-        unsafe { ffi::PyBuffer_FillInfo(view, owner.as_ptr(), address.cast(), length, 0, flags) };
+    let filled = unsafe {
+        ffi::PyBuffer_FillInfo(view, owner.as_ptr(), address.cast(), length, locked, flags)
+    };
     if filled == 0 { Ok(()) } else { Err(PyErr::fetch(owner.py())) }
 }
 
@@ -160,7 +171,7 @@ impl Buffer {
         let (address, length) = (slf.get().address(), slf.get().part.len());
         // SAFETY: `view` is the interpreter's; the memory is mapped, writable and so long as long
         // as this object lives: the part was checked. Rust holds no reference into it.
-        unsafe { show(&slf, view, address, length, flags) }
+        unsafe { show(&slf, view, address, length, false, flags) }
     }
 
     fn __len__(&self) -> usize {
@@ -172,6 +183,8 @@ impl Buffer {
 #[pyclass(frozen, module = "oxgang._core")]
 pub struct SharedRegion {
     region: Arc<Region>,
+    /// Nobody may write it by way of this object.
+    locked: bool,
 }
 
 #[pymethods]
@@ -179,7 +192,7 @@ impl SharedRegion {
     /// A new one of so many zero bytes.
     #[new]
     fn new(length: usize) -> PyResult<Self> {
-        Region::create(length).map(|region| Self { region }).map_err(|error| {
+        Region::create(length).map(|region| Self { region, locked: false }).map_err(|error| {
             let text = format!("no shared memory for {length} bytes: {error}");
             pyo3::exceptions::PyMemoryError::new_err(text)
         })
@@ -190,7 +203,13 @@ impl SharedRegion {
     fn arrived(pid: u32, fd: i32, key: (u64, u64)) -> PyResult<Self> {
         let region = Region::open((pid, fd, key))?;
         region.arrive();
-        Ok(Self { region })
+        Ok(Self { region, locked: false })
+    }
+
+    /// The same memory, to be read. (numpy asks the object that has the memory whether an array may
+    /// be made writable, not the memoryview that it was made of.)
+    fn locked(&self) -> Self {
+        Self { region: self.region.clone(), locked: true }
     }
 
     #[getter]
@@ -214,12 +233,13 @@ impl SharedRegion {
         view: *mut ffi::Py_buffer,
         flags: c_int,
     ) -> PyResult<()> {
-        let region = &slf.get().region;
+        let Self { region, locked } = slf.get();
+        let locked = *locked;
         let address = region.data().map_or(std::ptr::NonNull::dangling(), |data| data.address());
         // SAFETY: `view` is the interpreter's; the memory is mapped, writable and so long as long
         // as this object lives. Rust holds no reference into it; that others write it too is what
         // it is for.
-        unsafe { show(&slf, view, address.as_ptr(), region.length(), flags) }
+        unsafe { show(&slf, view, address.as_ptr(), region.length(), locked, flags) }
     }
 
     fn __len__(&self) -> usize {
@@ -250,6 +270,6 @@ impl Unlocked {
         // SAFETY: `view` is the interpreter's; the memory stays where it is as long as this object
         // lives. It is never written: the only user is `oxgang._pickling`, which hands this to
         // picklers and to nobody else.
-        unsafe { show(&slf, view, bytes.as_ptr().cast_mut(), bytes.len(), flags) }
+        unsafe { show(&slf, view, bytes.as_ptr().cast_mut(), bytes.len(), false, flags) }
     }
 }

@@ -1,9 +1,9 @@
 //! Where picklers write to, so that what is long is not copied before it goes into shared memory.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
-use oxgang::Payload;
 use oxgang::task::Foreign;
+use oxgang::{Payload, lock};
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyException;
 use pyo3::intern;
@@ -51,10 +51,6 @@ impl Written {
             Ok(())
         })
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A file for picklers, to be used again after each pickle.

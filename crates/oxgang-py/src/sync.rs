@@ -15,7 +15,7 @@ use pyo3::exceptions::{PyAssertionError, PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
-use crate::wait;
+use crate::wait::{self, may_block};
 
 /// `(serial, slot, pid, fd)`; see [`Address`].
 pub type PyAddress = (u64, u32, u32, i32);
@@ -97,10 +97,6 @@ fn waiting_in<T: Send>(
         };
         (result, raised.into_inner())
     })
-}
-
-pub fn may_block(block: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
-    block.map_or(Ok(true), |block| block.is_truthy())
 }
 
 /// What Python says about deaths.

@@ -7,21 +7,21 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use oxgang::limits::{TaskOptions, Tries};
 use oxgang::pool::{Waitable, Waited};
-use oxgang::spin::{self, OwnPlaces, Spinner};
+use oxgang::spin::{self, Spinner};
 use oxgang_os::futex::{self, Woken};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
 use crate::future::{Cell, Future};
+use crate::raw;
 use crate::timer::{Ended, Plan, ThreadOptions, Timer};
 
 /// A signal may come in the moment between the last look and the sleep.
@@ -30,10 +30,6 @@ const SLICE: Duration = Duration::from_millis(200);
 /// Python code never gives it up by itself.
 const IN_A_ROW: u32 = 64;
 
-/// Two threads hand the interpreter to each other: whoever sees the other's news at once, and
-/// then finds the interpreter still held, sleeps in its lock, and is late by a wake-up. So each
-/// looks, for a moment, whether the other has let go.
-const HAND_OVER: Duration = Duration::from_micros(3);
 /// Threads that wait for a result, and so have let go.
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 /// Threads of pools that run tasks or are about to let go.
@@ -45,23 +41,13 @@ pub fn wait(cell: &Cell, deadline: Option<Instant>) -> Waited {
     let waited = wait_for(cell, deadline);
     WAITING.fetch_sub(1, Ordering::Relaxed);
     if waited == Waited::Done {
-        linger(|| WORKING.load(Ordering::Relaxed) == 0);
+        spin::hand_over(|| WORKING.load(Ordering::Relaxed) == 0);
     }
     waited
 }
 
-fn linger(over: impl Fn() -> bool) {
-    if over() || spin::budget_of_process().is_zero() {
-        return;
-    }
-    let start = Instant::now();
-    while !over() && start.elapsed() < HAND_OVER {
-        std::hint::spin_loop();
-    }
-}
-
 fn wait_for(cell: &Cell, deadline: Option<Instant>) -> Waited {
-    if spin(|| cell.done()) {
+    if spin_for(|| cell.done()) {
         return Waited::Done;
     }
     loop {
@@ -80,13 +66,11 @@ fn wait_for(cell: &Cell, deadline: Option<Instant>) -> Waited {
     }
 }
 
-fn spin(found: impl Fn() -> bool) -> bool {
-    static PLACES: OnceLock<OwnPlaces> = OnceLock::new();
+fn spin_for(found: impl Fn() -> bool) -> bool {
     thread_local! {
-        static SPINNER: RefCell<Spinner> = RefCell::new(Spinner::new(spin::budget()));
+        static SPINNER: RefCell<Spinner> = RefCell::new(Spinner::new(spin::budget_of_process()));
     }
-    let places = PLACES.get_or_init(OwnPlaces::new);
-    SPINNER.with_borrow_mut(|spinner| spinner.spin(places, found))
+    SPINNER.with_borrow_mut(|spinner| spinner.spin(spin::places(), found))
 }
 
 pub struct Item {
@@ -110,9 +94,8 @@ struct Books {
     /// At most.
     most: usize,
     threads: usize,
-    /// Threads that were ever started, and calls that they have taken.
+    /// Threads that were ever started.
     started: u64,
-    taken: u64,
     /// Threads that wait for work.
     idle: usize,
     closed: bool,
@@ -129,13 +112,28 @@ impl Books {
     fn call_for_threads(&mut self) -> (usize, usize) {
         let unserved = self.queue.len().saturating_sub(self.idle);
         let fresh = unserved.min(self.most.saturating_sub(self.threads));
-        self.threads += fresh;
-        self.started += fresh as u64;
+        self.count_in(fresh);
         (fresh, self.idle.min(self.queue.len()))
     }
-}
 
-impl Books {
+    /// How many threads are to be started until there are all, which are counted from now on.
+    fn call_for_all(&mut self) -> usize {
+        let missing = self.most.saturating_sub(self.threads);
+        self.count_in(missing);
+        missing
+    }
+
+    fn count_in(&mut self, threads: usize) {
+        self.threads += threads;
+        self.started += threads as u64;
+    }
+
+    /// They could not be started after all.
+    fn count_out(&mut self, threads: usize) {
+        self.threads -= threads;
+        self.started -= threads as u64;
+    }
+
     /// Nothing is left to do, and nothing will come.
     fn over(&self) -> bool {
         self.closed && self.queue.is_empty() && self.later == 0
@@ -151,6 +149,8 @@ struct Shared {
     word: AtomicU32,
     /// Threads that sleep on it, or are about to.
     asleep: AtomicU32,
+    /// Calls that threads have answered, by a result or by an error.
+    answered: AtomicU64,
     timer: Timer,
 }
 
@@ -173,8 +173,8 @@ impl Shared {
             let books = self.books();
             !books.queue.is_empty() || books.over()
         };
-        if ready() || spin(|| self.word.load(Ordering::Acquire) != seen) {
-            linger(|| WAITING.load(Ordering::Relaxed) > 0);
+        if ready() || spin_for(|| self.word.load(Ordering::Acquire) != seen) {
+            spin::hand_over(|| WAITING.load(Ordering::Relaxed) > 0);
         } else {
             self.asleep.fetch_add(1, Ordering::SeqCst);
             // a nudge in between has moved the word on, and the wait returns at once
@@ -234,13 +234,16 @@ impl ThreadQueue {
             if over() {
                 return Ok(());
             }
-            let turn = shared.timer.turn(py, over)?;
+            let give_up = |thread| {
+                let mut books = shared.books();
+                books.threads -= 1;
+                books.abandoned.push(thread);
+            };
+            let again = shared.timer.turn(py, over, give_up);
             let (fresh, wake) = {
                 let mut books = shared.books();
-                books.later -= turn.again.len();
-                books.threads -= turn.abandoned.len();
-                books.abandoned.extend(turn.abandoned);
-                for item in turn.again.into_iter().rev() {
+                books.later -= again.len();
+                for item in again.into_iter().rev() {
                     books.queue.push_front(item);
                 }
                 books.call_for_threads()
@@ -276,7 +279,7 @@ impl ThreadQueue {
 
     /// A thread could not be started after all.
     fn thread_lost(&self) {
-        self.shared.books().threads -= 1;
+        self.shared.books().count_out(1);
     }
 
     /// Threads that were given up and have not ended.
@@ -286,8 +289,8 @@ impl ThreadQueue {
 
     /// Threads that were started, and calls that were answered.
     fn counters(&self) -> std::collections::HashMap<&'static str, u64> {
-        let books = self.shared.books();
-        [("started", books.started), ("answered", books.taken)].into()
+        let started = self.shared.books().started;
+        [("started", started), ("answered", self.shared.answered.load(Ordering::Relaxed))].into()
     }
 
     /// Tasks that wait for a thread.
@@ -302,12 +305,7 @@ impl ThreadQueue {
         let mut in_a_row = 0;
         let _working = Working::begin();
         loop {
-            let item = {
-                let mut books = shared.books();
-                let item = books.queue.pop_front();
-                books.taken += u64::from(item.is_some());
-                item
-            };
+            let item = shared.books().queue.pop_front();
             let Some(item) = item else {
                 {
                     let mut books = shared.books();
@@ -369,16 +367,23 @@ fn run_item(py: Python<'_>, shared: &Shared, item: Item) -> PyResult<bool> {
     drop(last_error);
     let timeout = plan.as_ref().and_then(|plan| Some((plan, plan.timeout?)));
     let run = timeout.map(|(plan, limit)| shared.timer.begin(future, &function, plan, limit));
-    let run = run.transpose()?;
+    let run = match run.transpose() {
+        Ok(run) => run,
+        Err(error) => {
+            // without its limit it does not begin
+            Future::finish(future, None, Some(error.into_value(py).into_any()))?;
+            return Ok(true);
+        }
+    };
     let result = call(py, &function, &args, kwargs.as_ref(), context.as_ref());
     if let Some(run) = run {
-        match (shared.timer.end(py, &run)?, &result) {
+        match (shared.timer.end(py, &run), &result) {
             (Ended::Abandoned, _) => {
-                let thread = run.thread_id(py)?;
+                let thread = run.ident();
                 shared.books().abandoned.retain(|one| *one != thread);
                 return Ok(false);
             }
-            (Ended::Asked, Err(error)) => run.tell(py, error)?,
+            (Ended::Asked, Err(error)) => run.tell(py, error),
             _ => {}
         }
     }
@@ -395,6 +400,7 @@ fn run_item(py: Python<'_>, shared: &Shared, item: Item) -> PyResult<bool> {
     }
     // gone before anybody learns of the result, as the standard pool promises
     drop((function, args, kwargs, context));
+    shared.answered.fetch_add(1, Ordering::Relaxed);
     match result {
         Ok(value) => Future::finish(future, Some(value.unbind()), None)?,
         Err(error) => Future::finish(future, None, Some(error.into_value(py).into_any()))?,
@@ -417,15 +423,6 @@ fn call<'py>(
     let all = std::iter::once(function.bind(py).clone()).chain(args.iter());
     let all = PyTuple::new(py, all.collect::<Vec<_>>())?;
     context.bind(py).getattr(intern!(py, "run"))?.call(all, kwargs)
-}
-
-/// A copy of this thread's context.
-fn context_now(py: Python<'_>) -> PyResult<Py<PyAny>> {
-    static COPY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let copy = COPY.get_or_try_init(py, || {
-        Ok::<_, PyErr>(py.import("contextvars")?.getattr("copy_context")?.unbind())
-    })?;
-    copy.call0(py)
 }
 
 /// How long until the next try of a call that has raised this, if it gets one.
@@ -480,12 +477,7 @@ impl ThreadPool {
     /// Starts all threads now, not with the first calls.
     fn _start_all(slf: &Bound<'_, Self>) -> PyResult<()> {
         let shared = &slf.get().shared;
-        let start = {
-            let mut books = shared.books();
-            let missing = books.most.saturating_sub(books.threads);
-            books.threads += missing;
-            missing
-        };
+        let start = shared.books().call_for_all();
         Self::start(slf, start)
     }
 
@@ -548,7 +540,7 @@ impl Settings {
     ) -> PyResult<(Bound<'py, PyAny>, Item)> {
         let made = self.future_class.call0(py)?.into_bound(py);
         let future = made.cast::<Future>()?.clone().unbind();
-        let context = self.context.then(|| context_now(py)).transpose()?;
+        let context = self.context.then(|| raw::copy_context(py)).transpose()?.map(Bound::unbind);
         let (plan, last_error) = (plan.cloned(), None);
         let item = Item { future, function, args, kwargs, plan, context, errors: 0, last_error };
         Ok((made, item))
@@ -606,7 +598,7 @@ impl ThreadPool {
     fn start(slf: &Bound<'_, Self>, count: usize) -> PyResult<()> {
         for done in 0..count {
             if let Err(error) = slf.call_method0("_start_thread") {
-                slf.get().shared.books().threads -= count - done - 1;
+                slf.get().shared.books().count_out(count - done - 1);
                 return Err(error);
             }
         }

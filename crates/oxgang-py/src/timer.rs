@@ -27,6 +27,7 @@ use pyo3::prelude::*;
 use pyo3::sync::{MutexExt, PyOnceLock};
 
 use crate::future::Future;
+use crate::python::standard;
 use crate::threads::Item;
 
 /// Limits and further tries of calls in threads; checked and explained by `oxgang._options`.
@@ -98,6 +99,8 @@ struct Plans {
 
 /// One try of a call with a limit.
 pub struct Run {
+    /// What Python calls the thread, and the same for `set_exception`.
+    ident: u64,
     thread: Py<PyAny>,
     future: Py<Future>,
     function: Py<PyAny>,
@@ -122,15 +125,6 @@ pub enum Ended {
     Asked,
     /// After its future had failed.
     Abandoned,
-}
-
-/// What a turn of the timer leaves to its pool.
-#[derive(Default)]
-pub struct Turn {
-    /// Calls whose pause is over.
-    pub again: Vec<Item>,
-    /// Threads that were given up.
-    pub abandoned: Vec<u64>,
 }
 
 /// The moments at which something is due.
@@ -189,8 +183,10 @@ impl Timer {
     ) -> PyResult<Arc<Run>> {
         let py = future.py();
         let names = names(py)?;
+        let ident = names.ident.call0(py)?;
         let run = Arc::new(Run {
-            thread: names.number.call1(py, (names.ident.call0(py)?,))?,
+            ident: ident.extract(py)?,
+            thread: names.number.call1(py, (ident,))?,
             future: future.clone().unbind(),
             function: function.clone_ref(py),
             plan: plan.clone(),
@@ -208,35 +204,48 @@ impl Timer {
     }
 
     /// The call is over: right after it, before any other Python code runs in its thread.
-    pub fn end(&self, py: Python<'_>, run: &Run) -> PyResult<Ended> {
+    pub fn end(&self, py: Python<'_>, run: &Run) -> Ended {
         let mut state = run.lock(py);
         state.over = true;
         let key = state.key.take();
         let (asked, abandoned) = (state.asked, state.abandoned);
         drop(state);
         let taken_back = match asked {
-            true => names(py)?.set.call1(py, (&run.thread, py.None())).map(drop),
+            true => {
+                names(py).and_then(|names| names.set.call1(py, (&run.thread, py.None()))).map(drop)
+            }
             false => Ok(()),
         };
         let due = key.and_then(|key| self.plans().due.remove(&key));
         drop(due);
-        taken_back?;
-        Ok(match (abandoned, asked) {
+        if let Err(error) = taken_back {
+            run.report(py, error);
+        }
+        match (abandoned, asked) {
             (true, _) => Ended::Abandoned,
             (false, true) => Ended::Asked,
             (false, false) => Ended::Freely,
-        })
+        }
     }
 
-    /// Waits until something is due, or a nudge, and does it. `over`: whether to return instead.
-    pub fn turn(&self, py: Python<'_>, over: impl Fn() -> bool + Send + Sync) -> PyResult<Turn> {
+    /// Waits until something is due, or a nudge, and does it. `over`: whether to return instead;
+    /// `give_up` notes that a thread is given up, at a moment when its call cannot end. Returns calls
+    /// whose pause is over.
+    ///
+    /// What goes wrong is reported, and harms nothing else that is due.
+    pub fn turn(
+        &self,
+        py: Python<'_>,
+        over: impl Fn() -> bool + Send + Sync,
+        give_up: impl Fn(u64),
+    ) -> Vec<Item> {
         let seen = self.word.load(Ordering::Acquire);
         let next = self.plans().due.keys().next().map(|(at, _)| *at);
         let left = next.map(|at| at.saturating_duration_since(Instant::now()));
         if left != Some(Duration::ZERO) && !over() {
             py.detach(|| futex::wait(&self.word, seen, left));
         }
-        let mut turn = Turn::default();
+        let mut again = Vec::new();
         let now = Instant::now();
         loop {
             let due = {
@@ -244,15 +253,17 @@ impl Timer {
                 let first = plans.due.first_entry().filter(|entry| entry.key().0 <= now);
                 first.map(std::collections::btree_map::OccupiedEntry::remove)
             };
-            match due {
-                None => return Ok(turn),
-                Some(Due::Limit(run)) => self.ask(py, &run)?,
-                Some(Due::Grace(run)) => {
-                    if self.abandon(py, &run)? {
-                        turn.abandoned.push(run.thread_id(py)?);
-                    }
+            let (done, run) = match due {
+                None => return again,
+                Some(Due::Again(item)) => {
+                    again.push(item);
+                    continue;
                 }
-                Some(Due::Again(item)) => turn.again.push(item),
+                Some(Due::Limit(run)) => (self.ask(py, &run), run),
+                Some(Due::Grace(run)) => (run.abandon(py, &give_up), run),
+            };
+            if let Err(error) = done {
+                run.report(py, error);
             }
         }
     }
@@ -260,38 +271,15 @@ impl Timer {
     fn ask(&self, py: Python<'_>, run: &Arc<Run>) -> PyResult<()> {
         let names = names(py)?;
         let mut state = run.lock(py);
-        if !state.over {
-            state.asked = true;
-            state.key = None;
-            names.set.call1(py, (&run.thread, &names.timeout))?;
-            if let Some(at) = Instant::now().checked_add(run.plan.grace) {
-                state.key = Some(self.add(at, Due::Grace(run.clone())));
-            }
+        if state.over {
+            return Ok(());
         }
-        Ok(())
-    }
-
-    fn abandon(&self, py: Python<'_>, run: &Run) -> PyResult<bool> {
-        {
-            let mut state = run.lock(py);
-            if state.over {
-                return Ok(false);
-            }
-            state.abandoned = true;
-            state.key = None;
-        }
-        let facts = (
-            &run.function,
-            run.plan.timeout.map(|limit| limit.as_secs_f64()),
-            run.plan.grace.as_secs_f64(),
-            run.thread_id(py)?,
-        );
-        let error = names(py)?.give_up.call1(py, facts)?;
-        // whoever set it by hand meanwhile was first
-        let future = run.future.bind(py);
-        Future::finish(future, None, Some(error))
-            .or_else(|error| if future.get().is_done() { Ok(()) } else { Err(error) })?;
-        Ok(true)
+        state.asked = true;
+        let told = names.set.call1(py, (&run.thread, &names.timeout));
+        let at = Instant::now().checked_add(run.plan.grace);
+        state.key = at.map(|at| self.add(at, Due::Grace(run.clone())));
+        drop(state);
+        told.map(drop)
     }
 }
 
@@ -301,14 +289,47 @@ impl Run {
     }
 
     /// What Python calls the thread.
-    pub fn thread_id(&self, py: Python<'_>) -> PyResult<u64> {
-        self.thread.getattr(py, "value")?.extract(py)
+    pub fn ident(&self) -> u64 {
+        self.ident
+    }
+
+    /// Its future fails, whatever else does.
+    fn abandon(&self, py: Python<'_>, give_up: impl Fn(u64)) -> PyResult<()> {
+        {
+            let mut state = self.lock(py);
+            if state.over {
+                return Ok(());
+            }
+            state.abandoned = true;
+            state.key = None;
+            give_up(self.ident);
+        }
+        let facts = (
+            &self.function,
+            self.plan.timeout.map(|limit| limit.as_secs_f64()),
+            self.plan.grace.as_secs_f64(),
+            self.ident,
+        );
+        let error = names(py).and_then(|names| names.give_up.call1(py, facts));
+        let error = error.unwrap_or_else(|error| error.into_value(py).into_any());
+        let finished = Future::finish(self.future.bind(py), None, Some(error));
+        finished.or_else(|error| {
+            // whoever set it by hand meanwhile was first
+            if standard(py)?.is_invalid_state(py, &error) { Ok(()) } else { Err(error) }
+        })
     }
 
     /// Puts into the error of a call that was told to raise what it could not know.
-    pub fn tell(&self, py: Python<'_>, error: &PyErr) -> PyResult<()> {
+    pub fn tell(&self, py: Python<'_>, error: &PyErr) {
         let limit = self.plan.timeout.map(|limit| limit.as_secs_f64());
         let facts = (error.value(py), error.traceback(py), &self.function, limit);
-        names(py)?.tell.call1(py, facts).map(drop)
+        if let Err(error) = names(py).and_then(|names| names.tell.call1(py, facts)) {
+            self.report(py, error);
+        }
+    }
+
+    /// What went wrong in looking after the limit, and must not harm the call.
+    fn report(&self, py: Python<'_>, error: PyErr) {
+        error.write_unraisable(py, Some(self.future.bind(py).as_any()));
     }
 }

@@ -25,6 +25,11 @@ pub fn deadline(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Instant>>
     Ok(limit.and_then(|limit| Instant::now().checked_add(limit)))
 }
 
+/// What a `block` argument says; waiting is allowed if there is none.
+pub fn may_block(block: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+    block.map_or(Ok(true), |block| block.is_truthy())
+}
+
 /// Waits by `wait`, without the interpreter, and again after each look at signals.
 ///
 /// # Errors

@@ -20,7 +20,7 @@ use oxgang_shm::words::Words;
 use crate::region::Region;
 use crate::segment::Mapped;
 use crate::shelf::{self, SLOTS};
-use crate::spin::{OwnPlaces, Places, Spinner, budget_of_process};
+use crate::spin::{Places, Spinner, budget_of_process, places};
 use crate::sync::Wait;
 
 /// A lane's head.
@@ -204,25 +204,20 @@ pub(crate) struct Spot<'a> {
 
 impl Places for Spot<'_> {
     fn take(&self) -> bool {
-        if !own_places().take() {
+        if !places().take() {
             return false;
         }
         let now = oxgang_os::clock::now();
         let taken = self.lane.start_spinning(now, now + 2 * self.budget.as_nanos() as u64);
         if !taken {
-            own_places().leave();
+            places().leave();
         }
         taken
     }
     fn leave(&self) {
         self.lane.stop_spinning();
-        own_places().leave();
+        places().leave();
     }
-}
-
-fn own_places() -> &'static OwnPlaces {
-    static PLACES: std::sync::OnceLock<OwnPlaces> = std::sync::OnceLock::new();
-    PLACES.get_or_init(OwnPlaces::new)
 }
 
 /// Spins on a lane, if that is allowed and has paid lately, until there is something.

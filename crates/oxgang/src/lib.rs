@@ -53,6 +53,14 @@ pub use task::{
     Body, Callable, Completion, Crash, Foreign, JoinHandle, Late, Outcome, Payload, Task, TaskId,
 };
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks, also after a panic with it held: that is a bug, and what it guards is still the best there
+/// is.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// How many forks lie between the first process and this one: pools of a parent are the parent's
 /// alone, and a child must not touch their memory or wait on their locks.
 pub use oxgang_os::fork::generation;

@@ -34,13 +34,12 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use oxgang_os::futex::{self, Woken};
 
-use crate::spin::{OwnPlaces, Spinner};
+use crate::spin::Spinner;
 use crate::{generation, spin};
 
 const WAITING: u32 = 0;
@@ -49,9 +48,6 @@ const CALLED: u32 = 2;
 const RUNG: u32 = 4;
 const GONE: u32 = 8;
 
-/// Who is rung while it spins, and then finds the interpreter still held, sleeps in that one's
-/// lock, and is late by a wake-up. So it looks, for a moment, whether somebody has let go.
-const HAND_OVER: Duration = Duration::from_micros(3);
 /// How often somebody has sat down, and so has let go of the interpreter.
 static SAT_DOWN: AtomicU32 = AtomicU32::new(0);
 
@@ -85,7 +81,8 @@ impl Seat {
     pub fn sit(&self, deadline: Option<Instant>, slice: Option<Duration>) -> Rise {
         let sat_down = SAT_DOWN.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         if spin_for(|| self.is_rung()) {
-            hand_over(|| SAT_DOWN.load(Ordering::Relaxed) != sat_down);
+            // who rang goes on with the interpreter until it sits down, or somebody else does
+            spin::hand_over(|| SAT_DOWN.load(Ordering::Relaxed) != sat_down);
             return Rise::Called;
         }
         let until = slice.map(|slice| Instant::now() + slice);
@@ -230,20 +227,11 @@ impl Line {
 
 /// Looks for a moment whether `found`, where a CPU is free for it and it has paid before.
 fn spin_for(found: impl Fn() -> bool) -> bool {
-    static PLACES: OnceLock<OwnPlaces> = OnceLock::new();
     thread_local! {
         static SPINNER: std::cell::RefCell<Spinner> =
             std::cell::RefCell::new(Spinner::new(spin::budget_of_process()));
     }
-    let places = PLACES.get_or_init(OwnPlaces::new);
-    SPINNER.with_borrow_mut(|spinner| spinner.spin(places, found))
-}
-
-fn hand_over(over: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !over() && start.elapsed() < HAND_OVER {
-        std::hint::spin_loop();
-    }
+    SPINNER.with_borrow_mut(|spinner| spinner.spin(spin::places(), found))
 }
 
 #[cfg(test)]

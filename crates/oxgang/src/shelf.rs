@@ -22,6 +22,7 @@
 //! | that has carried more | [`MOST_WARM`] |
 //! | at which receivers have waited in vain for [`IDLE`] | [`KEPT_WARM`] |
 
+use std::borrow::Cow;
 use std::io::{Error, Result};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -77,14 +78,17 @@ impl<'a> From<&'a [&'a [u8]]> for Letter<'a> {
 impl<'a> Letter<'a> {
     /// All of it in line.
     #[must_use]
-    pub fn in_line(&self) -> Vec<&'a [u8]> {
-        [self.parts, self.apart].concat()
+    pub fn in_line(&self) -> Cow<'a, [&'a [u8]]> {
+        if self.apart.is_empty() {
+            return Cow::Borrowed(self.parts);
+        }
+        Cow::Owned([self.parts, self.apart].concat())
     }
 
     /// How many bytes it has.
     #[must_use]
     pub fn length(&self) -> usize {
-        self.in_line().iter().map(|part| part.len()).sum()
+        self.parts.iter().chain(self.apart).map(|part| part.len()).sum()
     }
 }
 
@@ -429,6 +433,17 @@ impl Kernel for Idle<'_> {
 mod tests {
     use super::*;
     use crate::queue::Queue;
+
+    #[test]
+    fn a_letter_without_long_bytes_is_in_line_as_it_is() {
+        let parts: &[&[u8]] = &[b"one", b"two"];
+        let letter = Letter::from(parts);
+        assert_eq!(letter.length(), 6);
+        assert!(matches!(letter.in_line(), Cow::Borrowed(all) if std::ptr::eq(all, parts)));
+        let letter = Letter { parts, apart: &[b"three"] };
+        assert_eq!(letter.length(), 11);
+        assert_eq!(*letter.in_line(), [&b"one"[..], b"two", b"three"]);
+    }
 
     fn wait(queue: &Queue) -> Wait<'_> {
         Wait::steadfast(queue.words())

@@ -6,12 +6,14 @@
 //! one never wins), and a memory of misses that makes the next spins rarer.
 
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use oxgang_shm::Words;
 use oxgang_shm::watch::Watch;
+
+use crate::generation;
 
 /// Rounds of looking between two readings of the clock.
 const ROUNDS: u32 = 32;
@@ -58,37 +60,63 @@ impl<W: Words> Places for Watch<W> {
 }
 
 /// Places of this process's threads alone.
+///
+/// Those that a fork has copied are not taken: their threads are not in the child.
 #[derive(Debug)]
 pub struct OwnPlaces {
-    taken: AtomicUsize,
-    most: usize,
+    /// The lower half: how many are taken, in the generation that is the upper half.
+    word: AtomicU64,
+    most: u32,
+}
+
+const TAKEN: u64 = u32::MAX as u64;
+
+/// The places of all threads of this process, whatever they wait for: as many as there are CPUs;
+/// none where there is only one.
+#[must_use]
+pub fn places() -> &'static OwnPlaces {
+    static PLACES: OnceLock<OwnPlaces> = OnceLock::new();
+    PLACES.get_or_init(|| {
+        let cpus = u32::try_from(oxgang_os::cpus::usable()).unwrap_or(u32::MAX);
+        OwnPlaces::new(if cpus > 1 { cpus } else { 0 })
+    })
 }
 
 impl OwnPlaces {
-    /// As many as there are CPUs; none where there is only one.
-    #[must_use]
-    pub fn new() -> Self {
-        let cpus = oxgang_os::cpus::usable();
-        Self { taken: AtomicUsize::new(0), most: if cpus > 1 { cpus } else { 0 } }
+    fn new(most: u32) -> Self {
+        Self { word: AtomicU64::new(0), most }
     }
-}
 
-impl Default for OwnPlaces {
-    fn default() -> Self {
-        Self::new()
+    fn take_in(&self, generation: u64) -> bool {
+        let generation = generation << 32;
+        let take = |word: u64| {
+            let taken = if word & !TAKEN == generation { word & TAKEN } else { 0 };
+            (taken < u64::from(self.most)).then_some(generation | (taken + 1))
+        };
+        self.word.fetch_update(Relaxed, Relaxed, take).is_ok()
     }
 }
 
 impl Places for OwnPlaces {
     fn take(&self) -> bool {
-        let free = self.taken.load(Relaxed) < self.most;
-        if free {
-            self.taken.fetch_add(1, Relaxed);
-        }
-        free
+        self.take_in(generation())
     }
     fn leave(&self) {
-        self.taken.fetch_sub(1, Relaxed);
+        self.word.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Two threads hand something to each other that only one can hold: the interpreter. Who sees the
+/// other's news while it spins, and then finds that still held, sleeps in its lock, and is late by
+/// a wake-up. So it looks, for a moment, whether the other has let go (`over`).
+pub fn hand_over(over: impl Fn() -> bool) {
+    const MOMENT: Duration = Duration::from_micros(3);
+    if over() || budget_of_process().is_zero() {
+        return;
+    }
+    let start = Instant::now();
+    while !over() && start.elapsed() < MOMENT {
+        std::hint::spin_loop();
     }
 }
 
@@ -143,5 +171,36 @@ impl Spinner {
         }
         self.skipped = 0;
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_spin_than_there_are_places() {
+        let places = OwnPlaces::new(2);
+        assert!(places.take_in(7) && places.take_in(7));
+        assert!(!places.take_in(7));
+        places.leave();
+        assert!(places.take_in(7) && !places.take_in(7));
+        assert!(!OwnPlaces::new(0).take());
+    }
+
+    #[test]
+    fn places_of_threads_that_a_fork_has_left_behind_are_free() {
+        let places = OwnPlaces::new(2);
+        assert!(places.take_in(0) && places.take_in(0));
+        assert!(places.take_in(1) && places.take_in(1) && !places.take_in(1));
+        places.leave();
+        assert!(places.take_in(1));
+    }
+
+    #[test]
+    fn all_threads_of_a_process_share_its_places() {
+        let elsewhere = std::thread::spawn(places).join().expect("it only asks");
+        assert!(std::ptr::eq(places(), elsewhere));
+        assert!(places().most as usize <= oxgang_os::cpus::usable());
     }
 }

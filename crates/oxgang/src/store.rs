@@ -34,22 +34,19 @@
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use oxgang_os::Result;
 use oxgang_os::event::WakeUp;
 use oxgang_os::segment::{HUGE_PAGE, Mapping, PrivateMapping, Segment, huge_pages_on_advice};
 use oxgang_shm::arena::{Arena, Block};
 
+use crate::lock;
+
 /// Shorter bytes are not looked for among what is stored: the search costs more than a copy.
 const WORTH_SHARING: usize = 1 << 16;
 /// Free memory that stays warm when the rest is given back to the kernel.
 const KEPT_WARM: u64 = 16 << 20;
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // a panic while it was held is a bug; the books are still the best there is
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Extents of a growing segment, each mapped once when first needed and never moved.
 #[derive(Debug, Default)]

@@ -11,6 +11,11 @@ limit: so an endless input runs in bounded memory, and a slow consumer slows the
 | is at the end | have ended: the input is exhausted |
 | meets a failure that it is to raise | are cancelled |
 | leaves (break, `aclose`, cancellation) | are cancelled, and awaited |
+
+A call, or the input, may raise `CancelledError` of its own, of a task that it awaits and somebody
+cancelled: that is an outcome like any other. A worker has been cancelled only if its task says so.
+If that was not the consumer's doing, or if a call raises what ends programs, the worker ends, and
+so does the map, by the same error: nobody waits for what no worker will bring.
 """
 
 import asyncio
@@ -19,6 +24,7 @@ from collections.abc import AsyncIterable, Sized
 from functools import partial
 
 from oxgang._flow import pause_before
+from oxgang._options import exception_classes
 
 
 def map(
@@ -44,13 +50,14 @@ def map(
         limit: Calls in flight.
         ordered: Results in the order of the items; False: as they come.
         retries: Further tries of a call that raised, after pauses that double from 50 ms to 2 s.
-        retry_on: The exceptions (a class or a tuple) that are worth one.
+        retry_on: The exceptions (a class or a tuple) that are worth one. What cancels the call, or
+            ends the program, never is.
         timeout: Seconds for each try; then it is cancelled, and `TimeoutError` counts as its error.
         return_exceptions: Failures are yielded as results, instead of ending it.
         progress: True draws a bar on stderr if that is a terminal; "always" draws it anyway.
 
     Raises:
-        TypeError: `fn` is not callable; there is no iterable.
+        TypeError: `fn` is not callable; there is no iterable; `retry_on` is no exception class.
         ValueError: `limit` is less than 1, `retries` less than 0, `timeout` not positive.
         Exception: by the iteration: what a call raised, in its turn, and what the input raised. The
             others are cancelled then.
@@ -70,9 +77,13 @@ def map(
         from oxgang._map import _progress_bar
 
         bar = _progress_bar(fn, iterables, progress)
-    attempt = Attempt(fn, retries, retry_on, timeout)
+    attempt = Attempt(fn, retries, exception_classes(retry_on), timeout)
     flight = partial(_Flight, attempt, iterables, limit, ordered)
     return _results(flight, _at_first(iterables, limit), return_exceptions, bar)
+
+
+# whatever retry_on says: who cancels the call, or ends the program, must not wait for more tries
+_NEVER_AGAIN = (asyncio.CancelledError, KeyboardInterrupt, SystemExit)
 
 
 class Attempt:
@@ -93,6 +104,8 @@ class Attempt:
                     return await self.fn(*args)
                 async with asyncio.timeout(self.timeout):
                     return await self.fn(*args)
+            except _NEVER_AGAIN:
+                raise
             except self.retry_on:
                 if tries == self.retries:
                     raise
@@ -139,13 +152,21 @@ class _Flight:
         self.begun = self.taken = 0
         self.results = {} if ordered else deque()
         self.ended = False  # no further item will be begun
-        self.failure = None  # what the input raised
+        self.failure = None  # what the input raised, or what has ended a worker
         self.wakes_consumer = None
         self.wait_for_room = deque()
         self.loop = asyncio.get_running_loop()
 
     async def work(self):
         """A worker's life."""
+        try:
+            await self.work_on()
+        except BaseException as error:
+            self.end(error)
+            raise
+
+    async def work_on(self):
+        """Takes items and puts down what becomes of them, till there is none."""
         while not self.ended:
             if self.begun - self.taken >= self.window:
                 room = self.loop.create_future()
@@ -158,19 +179,31 @@ class _Flight:
                         args = None if self.ended else await self.input.next()
                 else:
                     args = next(self.input.calls, None)
-            except Exception as failure:
-                self.failure, args = failure, None
+            except BaseException as failure:
+                if _ends_worker(failure):
+                    raise
+                self.end(failure)
+                return
             if args is None:
-                self.ended = True
-                self.wake_all()
+                self.end()
                 return
             index = self.begun
             self.begun += 1
             try:
                 outcome = True, await self.attempt(args)
-            except Exception as error:
+            except BaseException as error:
                 outcome = False, error
+                if _ends_worker(error):
+                    self.put(index, outcome)
+                    raise
             self.put(index, outcome)
+
+    def end(self, failure=None):
+        """No further item is begun; `failure`: why, to be raised after the results before it."""
+        self.ended = True
+        if self.failure is None:
+            self.failure = failure
+        self.wake_all()
 
     def put(self, index, outcome):
         if self.ordered:
@@ -227,11 +260,19 @@ async def _results(make, count, return_exceptions, bar):
         if flight.failure is not None:
             raise flight.failure
     finally:
+        flight.ended = True  # also for one whose call does not let itself be cancelled
         for worker in workers:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
         if bar is not None:
             bar.finish()
+
+
+def _ends_worker(error):
+    """Whether the worker, which is the current task, is to end by it; else it is an outcome."""
+    if isinstance(error, asyncio.CancelledError):
+        return asyncio.current_task().cancelling() > 0
+    return not isinstance(error, Exception)
 
 
 def _at_first(iterables, limit):

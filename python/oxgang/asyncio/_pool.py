@@ -87,7 +87,7 @@ class CoroutinePoolExecutor(KillableExecutor):
                 raise ValueError(f"{name} must be greater than 0")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
-        self._options = _options.TaskOptions(
+        self._options = _options.TaskOptions.of_pool(
             task_timeout,
             timeout_grace=timeout_grace,
             memory_limit=memory_limit,
@@ -188,8 +188,7 @@ class CoroutinePoolExecutor(KillableExecutor):
             )
         if service.why_broken is not None:
             return type(service.why_broken)(str(service.why_broken))
-        when = "interpreter shutdown" if _exit.shutting_down else "shutdown"
-        return RuntimeError(f"cannot schedule new futures after {when}")
+        return _exit.closed_error()
 
     @property
     def _broken(self):

@@ -150,7 +150,7 @@ class Service:
                 return
             if _exit.shutting_down:
                 self.inbox.close()
-                raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+                raise _exit.closed_error()
             self.before()
             loop = self.make_loop()
             claim = threading.Lock()  # who takes it first says whether the thread lives

@@ -114,10 +114,12 @@ class MapResult(ApplyResult):
             return
         self._told = threading.Event()
         self._callbacks = callbacks
-        if batch is None:
+        if batch is not None:
+            batch.add_done_callback(self._tell)
+        elif error is not None:
             self._tell()
         else:
-            batch.add_done_callback(self._tell)
+            self._told.set()  # as in the standard pools: nobody is called for nothing
 
     def _outcome(self):
         with self._settling:

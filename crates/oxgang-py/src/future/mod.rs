@@ -353,8 +353,9 @@ impl Future {
 
     #[getter(_waiters)]
     fn get_attribute_waiters(&self, py: Python<'_>) -> Py<PyList> {
-        let mut inner = self.cell.inner();
-        inner.waiters.get_or_insert_with(|| PyList::empty(py).unbind()).clone_ref(py)
+        // before the lock is taken: making one can run the garbage collector, and so anything
+        let fresh = PyList::empty(py).unbind();
+        self.cell.inner().waiters.get_or_insert(fresh).clone_ref(py)
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {

@@ -152,9 +152,6 @@ impl LocalQueue {
     ) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
         let patience = Patience::of(block, timeout)?;
-        let Patience::Until(deadline) = patience else {
-            return Err(raise(py, |names| &names.full));
-        };
         let mut item = Some(item);
         let put = |inside: &mut Inside| match () {
             () if inside.plain => Some(End::Plain),
@@ -167,7 +164,7 @@ impl LocalQueue {
                 Some(End::Done((), inside.getters.call()))
             }
         };
-        match wait_until(py, &this.books, |inside| &mut inside.putters, deadline, put)? {
+        match patience.wait(py, &this.books, |inside| &mut inside.putters, put)? {
             Some(End::Done((), call)) => {
                 drop(call);
                 Ok(())
@@ -189,9 +186,6 @@ impl LocalQueue {
     ) -> PyResult<Bound<'py, PyAny>> {
         let (py, this) = (slf.py(), slf.get());
         let patience = Patience::of(block, timeout)?;
-        let Patience::Until(deadline) = patience else {
-            return Err(raise(py, |names| &names.empty));
-        };
         let get = |inside: &mut Inside| {
             if inside.plain {
                 return Some(End::Plain);
@@ -201,7 +195,7 @@ impl LocalQueue {
                 None => inside.shut.then_some(End::Shut),
             }
         };
-        match wait_until(py, &this.books, |inside| &mut inside.getters, deadline, get)? {
+        match patience.wait(py, &this.books, |inside| &mut inside.getters, get)? {
             Some(End::Done(item, call)) => {
                 drop(call);
                 Ok(item.into_bound(py))

@@ -10,9 +10,10 @@ use pyo3::prelude::*;
 use pyo3::types::PyList;
 use pyo3::{intern, sync::PyOnceLock};
 
-use super::terms::{may_block, names, raise};
+use super::terms::{names, raise};
 use super::{LocalQueue, PRIORITY, SHARED, Shown};
 use crate::threading::ThreadCondition;
+use crate::wait::may_block;
 
 struct Heap {
     push: Py<PyAny>,

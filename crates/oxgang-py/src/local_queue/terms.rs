@@ -2,12 +2,13 @@
 
 use std::time::Instant;
 
-use oxgang::parking::Call;
+use oxgang::parking::{Call, Line};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyFloat;
 
+use crate::threading::{Books, wait_until};
 use crate::wait;
 
 /// What Python has to say.
@@ -44,7 +45,7 @@ impl Patience {
         block: Option<&Bound<'_, PyAny>>,
         timeout: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
-        if !may_block(block)? {
+        if !wait::may_block(block)? {
             return Ok(Self::None);
         }
         if let Some(timeout) = timeout
@@ -53,6 +54,20 @@ impl Patience {
             return Err(PyValueError::new_err("'timeout' must be a non-negative number"));
         }
         wait::deadline(timeout).map(Self::Until)
+    }
+
+    /// Tries at once, and waits for as long as there is patience; see [`wait_until`].
+    pub fn wait<S, T>(
+        &self,
+        py: Python<'_>,
+        books: &Books<S>,
+        line: impl Fn(&mut S) -> &mut Line,
+        mut attempt: impl FnMut(&mut S) -> Option<T>,
+    ) -> PyResult<Option<T>> {
+        match self {
+            Self::None => Ok(attempt(&mut books.open(py))),
+            Self::Until(deadline) => wait_until(py, books, line, *deadline, attempt),
+        }
     }
 
     /// As arguments: `block`, `timeout`.
@@ -95,8 +110,4 @@ pub fn limit(size: &Bound<'_, PyAny>) -> PyResult<i64> {
         Err(_) if size.gt(0)? => Ok(i64::MAX),
         Err(_) => Ok(0),
     }
-}
-
-pub fn may_block(block: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
-    block.map_or(Ok(true), |block| block.is_truthy())
 }

@@ -2,12 +2,12 @@
 
 use std::sync::{Arc, Mutex};
 
+use oxgang::lock;
 use oxgang_os::event::WakeUp;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use pyo3::{PyTraverseError, PyVisit, intern};
 
-use super::lock;
 use crate::awaiting::Waiter;
 use crate::future::Future;
 
@@ -107,6 +107,10 @@ struct Content {
     items: Vec<Item>,
     /// The loop looks by itself: no need to ring.
     attended: bool,
+    /// It has been told of posts, and will look.
+    announced: bool,
+    /// There is no loop any more: nothing is kept.
+    closed: bool,
 }
 
 impl Mailbox {
@@ -121,11 +125,33 @@ impl Mailbox {
         }
     }
 
-    /// Whether the loop is to be told that there is something.
-    pub fn put(&self, item: Item) -> bool {
+    fn put(&self, item: Item) -> bool {
         let mut content = lock(&self.content);
+        if content.closed {
+            drop(content); // not under the lock: an object's end may run anything
+            drop(item);
+            return false;
+        }
         content.items.push(item);
         content.items.len() == 1 && !content.attended
+    }
+
+    /// From any thread, for a loop that may be closed: whether it is to be told that there is something.
+    pub fn post(&self, item: Item) -> bool {
+        let mut content = lock(&self.content);
+        content.items.push(item);
+        !content.attended && !std::mem::replace(&mut content.announced, true)
+    }
+
+    /// The loop looks since it was told of a post.
+    pub fn heard(&self) {
+        lock(&self.content).announced = false;
+    }
+
+    /// There is no loop any more: everything that there is.
+    pub fn close(&self) -> Vec<Item> {
+        let left = Content { closed: true, ..Content::default() };
+        std::mem::replace(&mut *lock(&self.content), left).items
     }
 
     pub fn take(&self) -> Vec<Item> {
@@ -147,12 +173,5 @@ impl Mailbox {
     /// Puts back what could not be told, before what has come meanwhile.
     pub fn put_back(&self, items: Vec<Item>) {
         lock(&self.content).items.splice(0..0, items);
-    }
-
-    /// The callbacks that were posted, since there will be no loop for them.
-    pub fn take_posts(&self) -> Vec<Item> {
-        let mut content = lock(&self.content);
-        let is_post = |item: &mut Item| matches!(item, Item::Post { .. });
-        content.items.extract_if(.., is_post).collect()
     }
 }

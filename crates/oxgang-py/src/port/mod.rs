@@ -16,6 +16,7 @@
 //! | looking: in each round | the last one is told; after a post, the spin budget later | idle |
 //! | | nothing has come for the spin budget | rung: the pools' drivers watch, the loop has the eventfd |
 //! | rung | the eventfd is readable | looking |
+//! | any | the loop is closed (see [`ticket`]) | idle, for good: nothing is kept for it any more |
 //!
 //! An idle loop has nothing of ours and closes as it pleases.
 //!
@@ -32,11 +33,11 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use oxgang::Pool;
 use oxgang::spin::{self, Spinner};
+use oxgang::{Pool, lock};
 use pyo3::exceptions::{PyException, PyOSError, PyRuntimeError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -44,13 +45,12 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyFunction, PyTuple, PyWeakrefMethods, PyWeakrefReference};
 
 pub use self::mailbox::{Item, Mailbox};
+use self::ticket::{Call, Ticket};
 use crate::future::Future;
+use crate::raw;
 
 mod mailbox;
-
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+pub mod ticket;
 
 // -- the port ------------------------------------------------------------------------------
 
@@ -77,7 +77,9 @@ struct Watching {
 pub struct LoopPort {
     mailbox: Arc<Mailbox>,
     /// A weak reference to the loop; `None`: its user waits for `fileno` by itself.
-    owner: Option<Py<PyAny>>,
+    owner: Option<Py<PyWeakrefReference>>,
+    /// The loop, when it is closed, drops what it was to call.
+    drops: bool,
     outstanding: AtomicUsize,
     /// The loop will look in its next round.
     coming: AtomicBool,
@@ -89,7 +91,7 @@ pub struct LoopPort {
 #[pymethods]
 impl LoopPort {
     #[new]
-    fn new(owner: Option<Py<PyAny>>) -> PyResult<Self> {
+    fn new(owner: Option<Py<PyWeakrefReference>>, drops: bool) -> PyResult<Self> {
         let watching = Watching {
             mode: Mode::Idle,
             pools: Vec::new(),
@@ -99,6 +101,7 @@ impl LoopPort {
         Ok(Self {
             mailbox: Mailbox::new().map_err(PyOSError::new_err)?,
             owner,
+            drops,
             outstanding: AtomicUsize::new(0),
             coming: AtomicBool::new(false),
             lingers: AtomicBool::new(false),
@@ -128,13 +131,9 @@ impl LoopPort {
         }
         Self::look(slf)
     }
+}
 
-    /// The loop calls it in its next round, once, while that pays.
-    fn look_again(slf: &Bound<'_, Self>) -> PyResult<()> {
-        slf.get().coming.store(false, Ordering::Relaxed);
-        Self::look(slf)
-    }
-
+impl LoopPort {
     /// Tells what there is to tell, and sees to it that it is called again while that pays.
     fn look(slf: &Bound<'_, Self>) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
@@ -155,42 +154,76 @@ impl LoopPort {
             return Self::look_soon(slf);
         }
         this.lingers.store(false, Ordering::Relaxed);
-        if expected { Self::sleep(slf, pools) } else { this.rest(py) }
+        if expected { Self::sleep(slf) } else { this.rest(py) }
     }
 
-    /// Calls something in the loop soon; from any thread.
-    fn post(
-        slf: &Bound<'_, Self>,
-        callback: Py<PyAny>,
-        arguments: Py<PyTuple>,
-        context: Py<PyAny>,
-    ) -> PyResult<()> {
+    pub fn get_loop<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        Ok(self.owner.as_ref().and_then(|owner| owner.bind(py).upgrade()))
+    }
+
+    /// Calls something in the loop, `owner`, soon; from any thread.
+    fn post(slf: &Bound<'_, Self>, owner: &Bound<'_, PyAny>, item: Item) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
         this.outstanding.fetch_add(1, Ordering::Relaxed);
-        if !this.mailbox.put(Item::Post { callback, arguments, context }) {
+        let announce = this.mailbox.post(item);
+        if !announce && this.drops {
             return Ok(());
         }
-        let Some(owner) = this.get_loop(py)? else { return Ok(()) };
-        let look = slf.getattr(intern!(py, "look"))?;
+        // a ticket that the loop does not take, or drops, takes back what was posted
+        let look = Ticket::new(slf, Call::Announced);
         // not every loop says so by itself
-        let closed = owner.call_method0(intern!(py, "is_closed"))?.is_truthy()?;
-        let woken = if closed {
-            Err(PyRuntimeError::new_err("Event loop is closed"))
-        } else {
-            owner.call_method1(intern!(py, "call_soon_threadsafe"), (look,))
-        };
-        if woken.is_err() {
-            let lost = this.mailbox.take_posts();
-            this.outstanding.fetch_sub(lost.len(), Ordering::Relaxed);
+        if owner.call_method0(intern!(py, "is_closed"))?.is_truthy()? {
+            return Err(PyRuntimeError::new_err("Event loop is closed"));
         }
-        woken.map(|_| ())
+        if !announce {
+            look.void();
+            return Ok(());
+        }
+        owner.call_method1(intern!(py, "call_soon_threadsafe"), (look,)).map(drop)
     }
-}
 
-impl LoopPort {
-    pub fn get_loop<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let Some(owner) = &self.owner else { return Ok(None) };
-        Ok(Some(owner.bind(py).call0()?).filter(|owner| !owner.is_none()))
+    /// The loop has dropped a ticket unused.
+    fn dropped(slf: &Bound<'_, Self>, call: Call) {
+        let (py, this) = (slf.py(), slf.get());
+        let taken = {
+            let mut watching = lock(&this.watching);
+            call == Call::Ring && !std::mem::take(&mut watching.has_reader)
+        };
+        if taken {
+            return; // it was taken from the loop
+        }
+        if let Ok(Some(owner)) = this.get_loop(py)
+            && Self::asked_anew(slf, &owner)
+        {
+            return;
+        }
+        let (rung, pools) = {
+            let mut watching = lock(&this.watching);
+            let before = std::mem::replace(&mut watching.mode, Mode::Idle);
+            (matches!(before, Mode::Rung), std::mem::take(&mut watching.pools))
+        };
+        let lost = this.mailbox.close();
+        if rung {
+            py.detach(|| pools.iter().for_each(|pool| pool.watch_one_less()));
+        }
+        drop((lost, pools)); // may run anything
+    }
+
+    /// A loop that has lost a ticket and is not closed (Ctrl-C came between two steps of its own,
+    /// say) is given another. `false`: it is closed.
+    fn asked_anew(slf: &Bound<'_, Self>, owner: &Bound<'_, PyAny>) -> bool {
+        let py = slf.py();
+        let closed = owner.call_method0(intern!(py, "is_closed"));
+        if closed.and_then(|closed| closed.is_truthy()).unwrap_or(true) {
+            return false;
+        }
+        slf.get().coming.store(false, Ordering::Relaxed);
+        let Ok(look) = Bound::new(py, Ticket::new(slf, Call::Announced)) else { return false };
+        let asked = owner.call_method1(intern!(py, "call_soon_threadsafe"), (&look,)).is_ok();
+        if !asked {
+            look.get().void(); // it is not asked for ever
+        }
+        asked
     }
 
     fn look_soon(slf: &Bound<'_, Self>) -> PyResult<()> {
@@ -198,7 +231,7 @@ impl LoopPort {
         if let Some(owner) = slf.get().get_loop(py)?
             && !slf.get().coming.swap(true, Ordering::Relaxed)
         {
-            let look = slf.getattr(intern!(py, "look_again"))?;
+            let look = Ticket::new(slf, Call::Again);
             owner.call_method1(intern!(py, "call_soon"), (look,))?;
         }
         Ok(())
@@ -240,16 +273,17 @@ impl LoopPort {
         until.is_some()
     }
 
-    /// The loop may sleep: it will be rung for.
-    fn sleep(slf: &Bound<'_, Self>, pools: Vec<Arc<Pool>>) -> PyResult<()> {
+    /// The loop may sleep: it will be rung for, by each pool that is known of by now. What was told in
+    /// this round may have brought further ones.
+    fn sleep(slf: &Bound<'_, Self>) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
-        let has_reader = {
+        let (pools, has_reader) = {
             let mut watching = lock(&this.watching);
             watching.mode = Mode::Rung;
-            std::mem::replace(&mut watching.has_reader, true)
+            (watching.pools.clone(), std::mem::replace(&mut watching.has_reader, true))
         };
         if !has_reader && let Some(owner) = this.get_loop(py)? {
-            let drain = slf.getattr(intern!(py, "drain"))?;
+            let drain = Ticket::new(slf, Call::Ring);
             owner.call_method1(intern!(py, "add_reader"), (this.fileno(), drain))?;
         }
         py.detach(|| pools.iter().for_each(|pool| pool.watch_one_more()));
@@ -408,25 +442,21 @@ pub fn call_soon_threadsafe(
     }
     let context = match context {
         Some(context) => context,
-        None => copy_context(py)?,
+        None => raw::copy_context(py)?.unbind(),
     };
+    let item = Item::Post { callback, arguments: args, context };
     let last = lock(&LAST).as_ref().map(|port| port.clone_ref(py));
     if let Some(last) = last
         && let Some(port) = last.bind(py).upgrade_as::<LoopPort>()?
         && port.get().get_loop(py)?.is_some_and(|owner| owner.is(r#loop))
     {
-        return LoopPort::post(&port, callback, args, context);
+        return LoopPort::post(&port, r#loop, item);
     }
     let port = port_of(r#loop)?;
     let reference = PyWeakrefReference::new(&port)?.unbind();
     let before = lock(&LAST).replace(reference);
     drop(before);
-    LoopPort::post(&port, callback, args, context)
-}
-
-fn copy_context(py: Python<'_>) -> PyResult<Py<PyAny>> {
-    static COPY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    COPY.import(py, "contextvars", "copy_context")?.call0().map(Bound::unbind)
+    LoopPort::post(&port, r#loop, item)
 }
 
 // -- asyncio's own callbacks -----------------------------------------------------------------

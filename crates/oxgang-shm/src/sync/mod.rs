@@ -29,7 +29,7 @@
 //! | [`nodes`] | who waits for, or holds, what: a table beside the objects | 3 each |
 //! | [`semaphore`] | a count, and what each process holds of it | 5 |
 //! | [`event`] | a flag with an epoch | 1 |
-//! | [`condition`] | tickets of those who wait | 4 |
+//! | [`condition`] | tickets of those who wait | 3 |
 //! | [`barrier`] | an epoch with a state and the outcomes of past epochs | 3 |
 //! | [`reclaim`] | what is done when the nodes run out | – |
 //! | [`layout`] | where all this lies in a segment | – |

@@ -13,9 +13,11 @@
 //! | free | nobody's | `BUSY` | anybody: `claim`, which is one compare-exchange |
 //! | `BUSY` | being filled; filled: what a process holds of a semaphore | `WAITING` | its user |
 //! | | | free | its user; for a dead one, its heir |
-//! | `WAITING` | somebody sleeps | `CALLED` | who wakes it |
-//! | | | free | its user, giving up |
+//! | `WAITING` | somebody sleeps | `CALLED` | who wakes it; its user, who inherits a call |
+//! | | | `BUSY` | its user, giving up: from then on it cannot be called |
+//! | | | free | its user, giving up where it cannot be called |
 //! | `CALLED` | called, and not yet gone on | free | its user; for a dead one, its heir |
+//! | `CALLED` or `BUSY` of a dead user | a call that is to be passed on | `BUSY`, the heir's | its heir |
 //!
 //! The object is written after the value and erased before the tag, so a node that names an object
 //! is whole. A user that dies leaves a node with a dead name: if it names an object, that object's

@@ -34,6 +34,12 @@ class ServingThread(threading.Thread):
             super().join(timeout)
 
 
+def closed_error():
+    """Why a pool that is closed takes no more calls."""
+    when = "interpreter shutdown" if shutting_down else "shutdown"
+    return RuntimeError(f"cannot schedule new futures after {when}")
+
+
 def watch(thread, pool):
     """At exit, `pool.close(False)` is called, then `thread` is joined."""
     _pools[thread] = pool

@@ -199,7 +199,7 @@ class ProcessPoolExecutor(_core.ProcessPool, KillableExecutor):
                     "max_tasks_per_child is incompatible with the 'fork' multiprocessing start "
                     "method; supply a different mp_context."
                 )
-        self._options = _options.TaskOptions(
+        self._options = _options.TaskOptions.of_pool(
             task_timeout,
             timeout_grace=timeout_grace,
             memory_limit=memory_limit,
@@ -237,7 +237,7 @@ class ProcessPoolExecutor(_core.ProcessPool, KillableExecutor):
     def _start_driver(self):
         if _exit.shutting_down:
             self._handle.kill("interpreter shutdown")
-            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+            raise _exit.closed_error()
         driver = _exit.ServingThread(target=self._driving(), name="oxgang-driver", daemon=True)
         driver.start()  # may be refused: then there is none, and the next submit tries again
         self._driver = driver

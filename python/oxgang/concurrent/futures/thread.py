@@ -46,7 +46,7 @@ class _Threads:
         thread = self.make(target=target, name=name, args=args)
         try:
             if _exit.shutting_down:
-                raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+                raise _exit.closed_error()
             thread.start()
         except BaseException:
             if counts:
@@ -111,7 +111,7 @@ class ThreadPoolExecutor(_core.ThreadPool, Executor, standard.ThreadPoolExecutor
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
-        self._options = _options.TaskOptions(
+        self._options = _options.TaskOptions.of_pool(
             task_timeout,
             timeout_grace=timeout_grace,
             memory_limit=memory_limit,
@@ -168,8 +168,7 @@ class ThreadPoolExecutor(_core.ThreadPool, Executor, standard.ThreadPoolExecutor
     def _refusal(self):
         if self._broken:
             return _broken_thread_pool()(self._broken)
-        when = "interpreter shutdown" if _exit.shutting_down else "shutdown"
-        return RuntimeError(f"cannot schedule new futures after {when}")
+        return _exit.closed_error()
 
     def shutdown(self, wait=True, *, cancel_futures=False):
         """Takes no more calls. See `concurrent.futures.Executor.shutdown`.
