@@ -181,10 +181,11 @@ def test_a_callback_that_fails_stops_nobody(pool, caplog):
     def refuse(_value):
         raise ValueError("of the callback")
 
-    result = pool.apply_async(calls.same, (1,), callback=refuse)
-    assert result.get() == 1
+    one = pool.apply_async(calls.same, (1,), callback=refuse)
+    several = pool.map_async(calls.same, [1, 2], 1, callback=refuse)
+    assert (one.get(), several.get()) == (1, [1, 2])
     assert pool.apply(calls.same, (2,)) == 2
-    while not any("callback" in record.getMessage() for record in caplog.records):
+    while sum("callback" in record.getMessage() for record in caplog.records) < 2:
         time.sleep(0.001)
 
 

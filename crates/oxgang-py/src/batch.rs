@@ -13,13 +13,14 @@
 //! completes parts with its own lock held.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use oxgang::pool::Waitable;
 use oxgang::task::Told;
-use oxgang::{Completion, Outcome, Pool, TaskId};
+use oxgang::{Completion, Outcome, Pool, TaskId, lock};
 use oxgang_os::futex::{self, Woken};
+use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
@@ -66,7 +67,7 @@ impl Calls {
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
-        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.books)
     }
 
     /// A further call is about to be handed in: which part it is.
@@ -86,7 +87,7 @@ impl Calls {
     /// By the driver, when the last has come: calls whom there is to call.
     pub fn call_back(&self, py: Python<'_>) -> PyResult<()> {
         let callbacks = std::mem::take(&mut self.books().callbacks);
-        callbacks.into_iter().try_for_each(|callback| callback.call0(py).map(drop))
+        callbacks.iter().try_for_each(|callback| call(callback.bind(py)))
     }
 
     fn wait(&self, py: Python<'_>, part: Option<usize>, deadline: Option<Instant>) -> PyResult<()> {
@@ -126,6 +127,16 @@ impl Completion for Calls {
             futex::wake(&self.word, u32::MAX);
         }
         told
+    }
+}
+
+/// Calls back; what that raises is logged, as of a future's callbacks.
+fn call(callback: &Bound<'_, PyAny>) -> PyResult<()> {
+    match callback.call0() {
+        Err(error) if error.is_instance_of::<PyException>(callback.py()) => {
+            standard(callback.py())?.log_callback_failure(callback, error)
+        }
+        other => other.map(drop),
     }
 }
 
@@ -224,7 +235,7 @@ impl Batch {
         let mut books = self.calls.books();
         if books.waiting == 0 {
             drop(books);
-            return r#fn.call0(py).map(drop);
+            return call(r#fn.bind(py));
         }
         books.callbacks.push(r#fn);
         let known = std::mem::replace(&mut books.watched, true);
@@ -275,7 +286,7 @@ impl BatchResults {
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         let calls = &self.calls;
-        let next = || self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = || lock(&self.next);
         let index = *next();
         let part = loop {
             let mut books = calls.books();
