@@ -285,6 +285,22 @@ MUTATIONS = (
         "if false && self.words.load(self.at + TOKEN, Acquire) != THERE {",
     ),
     Mutation(
+        "bell cleared late",
+        "who slept on a descriptor says that no byte is there, and then takes one that has come",
+        "shm",
+        SHM + "queue/token.rs",
+        "doorbell.clear();\n        self.words.store(self.at + RUNG, 0, Relaxed);",
+        "self.words.store(self.at + RUNG, 0, Relaxed);\n        doorbell.clear();",
+    ),
+    Mutation(
+        "calls of the dead are forgotten",
+        "who makes room in the table of nodes frees a call that a waiter would have taken over",
+        "shm",
+        SHM + "sync/condition.rs",
+        "if self.waiting().is_empty() {\n            called",
+        "if true || self.waiting().is_empty() {\n            called",
+    ),
+    Mutation(
         "ring left in use",
         "a ring that receivers have yet to leave is taken for free",
         "shm",

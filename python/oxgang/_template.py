@@ -65,8 +65,12 @@ def get():
 
 
 def _command():
-    # the program text comes over the link, since a path list may be longer than an argument
-    code = "import os; exec(os.read(0, 65536))"
+    # the program text comes over the link, in packets, since a path list may be longer than an
+    # argument; it may be executed within a function, whose names a lambda would not see
+    code = (
+        "import os; exec(b''.join(iter("
+        "lambda read=os.read, end=os._exit: read(0, 65536) or end(1), bytes(1))))"
+    )
     if getattr(sys, "frozen", False):
         # the program itself is started, whose `freeze_support` knows how helpers of the standard
         # library begin: the standard one's too, as whoever froze it has amended that

@@ -4,6 +4,8 @@ import concurrent.futures as standard
 import gc
 import os
 import pickle
+import subprocess
+import sys
 import threading
 import time
 from functools import partial
@@ -440,3 +442,86 @@ def test_more_long_values_than_may_go_apart_cross_whole(executor, kind):
             assert back == values
             assert {type(value) for value in back} == {kind}
             assert back[-1] is back[0]
+
+
+# -- forks -----------------------------------------------------------------------------------
+
+BUSY = """
+import os, signal, threading
+import numpy, oxgang
+from oxgang import shared
+from oxgang.concurrent.futures import ProcessPoolExecutor
+def same(value):
+    return value
+def made():
+    return [shared.zeros(10) for _ in range(20)]
+pool = ProcessPoolExecutor(2)
+kept = [pool.submit(same, numpy.ones(1 << 17)).result() for _ in range(3)]
+over = False
+def keep_busy():
+    while not over:
+        futures = [pool.submit(made) for _ in range(4)]
+        futures += [pool.submit(same, bytes(300_000)) for _ in range(4)]
+        for future in futures:
+            future.result()
+threads = [threading.Thread(target=keep_busy) for _ in range(2)]
+for thread in threads:
+    thread.start()
+for _ in range(60):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(30)
+        shared.zeros(10)
+        queue = oxgang.Queue()
+        queue.put(1)
+        assert queue.get() == 1
+        assert kept.pop().sum() == 1 << 17
+        kept.clear()
+        try:
+            pool.submit(same, bytes(300_000))
+        except RuntimeError:
+            os._exit(0)
+        os._exit(1)
+    _, status = os.waitpid(child, 0)
+    if status:
+        break
+over = True
+for thread in threads:
+    thread.join()
+pool.shutdown()
+raise SystemExit(status)
+"""
+
+
+def test_a_fork_takes_no_lock_along_that_a_thread_has():
+    subprocess.run([sys.executable, "-W", "ignore", "-c", BUSY], timeout=100, check=True)
+
+
+FORK = """
+import gc, os
+import numpy
+from oxgang.concurrent.futures import ProcessPoolExecutor
+pool = ProcessPoolExecutor(1)
+sent = numpy.ones(1 << 20)
+back = pool.submit(lambda value: value, sent).result()
+child = os.fork()
+if child == 0:
+    os._exit(0)
+os.waitpid(child, 0)
+def memory():
+    folder = "/proc/self/fd"
+    for number in os.listdir(folder):
+        try:
+            yield os.readlink(f"{folder}/{number}")
+        except FileNotFoundError:
+            pass  # the folder's own
+assert any("oxgang pool" in name for name in memory())
+pool.shutdown()
+del back, sent, pool
+gc.collect()
+assert not any("oxgang pool" in name for name in memory())
+"""
+
+
+def test_a_pool_that_was_alive_at_a_fork_leaves_no_memory():
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORK], timeout=50, check=True)

@@ -467,6 +467,44 @@ def test_the_executor_is_not_for_forks():
         assert future.result() == 0.2
 
 
+LONG_PATH = """
+import sys
+from oxgang.concurrent.futures import ProcessPoolExecutor
+sys.path += [f"/nonexistent/{number:05d}" + "x" * 80 for number in range(COUNT)]
+with ProcessPoolExecutor(1) as pool:
+    assert pool.submit(lambda: sys.path).result() == sys.path
+"""
+
+
+@pytest.mark.parametrize("count", [700, 5000])  # more than a packet, and than a link holds
+def test_the_template_gets_a_path_of_any_length(count):
+    program = LONG_PATH.replace("COUNT", str(count))
+    subprocess.run([sys.executable, "-c", program], timeout=50, check=True)
+
+
+NO_TEMPLATE = """
+import os
+from oxgang import _core
+line = _core.Lifeline()
+try:
+    _core.Template(["/bin/true"], b"x" * 1_000_000, line)
+except OSError:
+    pass
+else:
+    raise SystemExit("who has ended cannot have been met")
+try:
+    raise SystemExit(os.waitpid(-1, os.WNOHANG))
+except ChildProcessError:
+    print("fine")
+"""
+
+
+def test_a_template_that_does_not_come_up_leaves_no_process():
+    program = [sys.executable, "-c", NO_TEMPLATE]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=50, check=False)
+    assert (done.stdout, done.returncode) == ("fine\n", 0), done.stderr
+
+
 HOOK = """
 import os, signal
 pools = []

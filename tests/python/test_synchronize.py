@@ -507,6 +507,46 @@ def test_a_call_for_the_dead_goes_to_the_living():
         assert second.process.exitcode == 0
 
 
+FULL = """
+import os, signal
+import oxgang.multiprocessing as mp
+context = mp.get_context("fork")
+condition, barrier, semaphore = context.Condition(), context.Barrier(2), context.Semaphore(2)
+others = [context.BoundedSemaphore(4) for _ in range(400)]
+def in_a_fork(work):
+    child = os.fork()
+    if child == 0:
+        work()
+        os._exit(0)
+    os.waitpid(child, 0)
+def use_all():
+    for one in others:
+        with one: pass
+for _ in range(6):
+    in_a_fork(use_all)  # each leaves a word on what it holds of each: more than there is room for
+with condition:
+    assert not condition.wait(0.01)
+def hold_both():
+    assert semaphore.acquire() and semaphore.acquire()
+    os.kill(os.getpid(), signal.SIGKILL)
+in_a_fork(hold_both)
+assert semaphore.acquire(timeout=30) and semaphore.acquire(timeout=30)
+for _ in range(6):
+    in_a_fork(use_all)
+try:
+    barrier.wait(0.01)
+except threading.BrokenBarrierError:
+    pass
+print("fine")
+"""
+
+
+def test_what_those_leave_that_have_ended_does_not_add_up():
+    program = [sys.executable, "-W", "ignore", "-c", "import threading" + FULL]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=50, check=False)
+    assert (done.stdout, done.returncode) == ("fine\n", 0), done.stderr
+
+
 @pytest.mark.parametrize("name", ["Lock", "RLock", "Semaphore", "Condition"])
 def test_deaths_at_random_moments(name):
     """Children are killed wherever they are; the others, and we, go on, and nothing is lost."""

@@ -184,7 +184,11 @@ impl Segment {
         Ok(bytes)
     }
 
-    fn read_exact_at(&self, offset: u64, into: &mut [u8]) -> Result<()> {
+    /// Fills `into` with what is there from `offset` on.
+    ///
+    /// # Errors
+    /// If the segment ends before that, or the kernel refuses.
+    pub fn read_exact_at(&self, offset: u64, into: &mut [u8]) -> Result<()> {
         if self.read_into(offset, into)? < into.len() {
             return Err(std::io::Error::other("the shared memory is shorter than what was asked"));
         }

@@ -3,6 +3,7 @@
 
 use oxgang::segment::Mapped;
 use oxgang::sync::barrier::{Arrival, Enter, Passed};
+use oxgang::sync::layout::{BARRIER, CONDITION, EVENT};
 use oxgang::sync::{Barrier, Condition, Event, Place, Wait, Who, me};
 use pyo3::exceptions::{PyAssertionError, PyRuntimeError};
 use pyo3::prelude::*;
@@ -10,9 +11,9 @@ use pyo3::prelude::*;
 use crate::sync::{PyAddress, SharedLock, address_of, deaths, place, waiting};
 use crate::wait;
 
-const EVENT: u64 = 3;
-const CONDITION: u64 = 4;
-const BARRIER: u64 = 5;
+fn too_many() -> PyErr {
+    PyRuntimeError::new_err("too many wait for conditions and barriers of one process")
+}
 
 fn broken_barrier(py: Python<'_>, dead: Option<Who>) -> PyErr {
     let made = deaths(py).and_then(|deaths| deaths.broken.call1(py, (dead.map(Who::pid),)));
@@ -98,9 +99,8 @@ impl SharedCondition {
         let deadline = wait::deadline(timeout)?;
         let depth = if held.recursive { held.lock.depth() } else { 1 };
         let words = self.place.words();
-        let node = self.condition.enter(me, &Wait::steadfast(words)).ok_or_else(|| {
-            PyRuntimeError::new_err("too many wait for conditions and barriers of one process")
-        })?;
+        let enter = || self.condition.enter(me, &Wait::steadfast(words));
+        let node = self.place.find_room(enter).ok_or_else(too_many)?;
         let ((called, released), raised) = waiting(py, words, deadline, |kernel| {
             let released = held.lock.release(&Wait::steadfast(held.place.words()));
             (self.condition.wait(node, me, kernel), released)
@@ -178,8 +178,13 @@ impl SharedBarrier {
     ) -> PyResult<u32> {
         let deadline = wait::deadline(timeout)?;
         let (me, words) = (me(), self.place.words());
-        let (entered, raised) =
-            waiting(py, words, deadline, |kernel| self.barrier.enter(me, kernel));
+        let (entered, raised) = waiting(py, words, deadline, |kernel| {
+            let enter = || match self.barrier.enter(me, kernel) {
+                Enter::Full => None,
+                entered => Some(entered),
+            };
+            self.place.find_room(enter).unwrap_or(Enter::Full)
+        });
         let arrival = match entered {
             Enter::Act(arrival) => {
                 let acted = raised.map_or_else(
@@ -198,11 +203,7 @@ impl SharedBarrier {
                 self.barrier.abort(&Wait::steadfast(words));
                 return Err(raised.unwrap_or_else(|| broken_barrier(py, None)));
             }
-            Enter::Full => {
-                return Err(PyRuntimeError::new_err(
-                    "too many wait for conditions and barriers of one process",
-                ));
-            }
+            Enter::Full => return Err(too_many()),
         };
         let (passed, raised) =
             waiting(py, words, deadline, |kernel| self.barrier.wait(&arrival, kernel));

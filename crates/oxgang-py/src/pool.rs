@@ -474,6 +474,9 @@ impl ProcessPool {
         kwargs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Result<Ready, Py<PyAny>>> {
         let py = function.py();
+        if pool.forked() {
+            return Err(refusal(py, &Refused::Forked)); // its memory is not ours to write to
+        }
         let encoded = callable.and_then(|callable| match callable {
             Some(callable) => Ok((callable, payload::of_call(pool, args, kwargs)?)),
             None => {

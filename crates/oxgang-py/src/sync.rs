@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use oxgang::segment::Mapped;
+use oxgang::sync::layout::{LOCK, SEMAPHORE};
 use oxgang::sync::{Address, Lock, MOST, Node, Place, Semaphore, Taken, Wait, Who, Why, me};
 use pyo3::exceptions::{PyAssertionError, PyOSError, PyValueError};
 use pyo3::prelude::*;
@@ -21,9 +22,6 @@ pub type PyAddress = (u64, u32, u32, i32);
 
 /// `(pid, thread, identity of a lock)`; see [`oxgang::sync::Link`].
 type PyLink = (u32, u32, (u64, u32));
-
-const LOCK: u64 = 1;
-const SEMAPHORE: u64 = 2;
 
 const RECURSIVE: u64 = 1;
 const TELLS: u64 = 2;
@@ -377,7 +375,7 @@ impl SharedSemaphore {
             known & NO_NODE
         } else {
             let kernel = Wait::steadfast(self.place.words());
-            let node = self.semaphore.holding(me(), &kernel);
+            let node = self.place.find_room(|| self.semaphore.holding(me(), &kernel));
             let number = node.map_or(NO_NODE, |node| u64::from(node.0) + 1);
             self.hold.store(generation | number, Ordering::Relaxed);
             number

@@ -60,7 +60,13 @@ pub fn create(shapes: &[Shape]) -> Result<Arc<Region>> {
 pub fn open(region: &Arc<Region>, number: usize, lanes: usize) -> Result<Lane> {
     let first = Lot::new(region, lanes * PAGE + number * FIRST_RING, FIRST_RING)?;
     let rings = LaneRings { region: region.clone(), number, lanes, first, more: Mutex::default() };
-    Lane::open(Lot::new(region, 0, lanes * PAGE)?, number * PAGE, rings)
+    let lane = Lane::open(Lot::new(region, 0, lanes * PAGE)?, number * PAGE, rings)?;
+    // where rings and slots lie is reckoned by these, not by what the head says
+    let (own, said) = (shape(0, 0), lane.shape());
+    if (said.first, said.rings, said.slots) != (own.first, own.rings, own.slots) {
+        return Err(Error::other("a lane of another shape, or of another version of oxgang"));
+    }
+    Ok(lane)
 }
 
 /// A part of mapped memory, as words.
@@ -260,6 +266,29 @@ impl Doorbell for Bell<'_> {
         match self {
             Self::Reader(fd) | Self::Both(fd) => event::take_bytes(*fd),
             Self::Writer(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use super::*;
+
+    #[test]
+    fn a_head_of_another_shape_is_refused() {
+        let region = create(&[shape(0, 0), shape(3, 100)]).unwrap();
+        assert_eq!(open(&region, 1, 2).unwrap().shape().most, 3);
+        assert!(open(&region, 2, 2).is_err(), "there are two");
+        // first, rings, slots: each of them a shape that a queue may have
+        for (at, other) in [(16, 1 << 20), (24, 14), (32, 0)] {
+            let words = region.words().unwrap();
+            let own = words.load(at, Relaxed);
+            words.store(at, other, Relaxed);
+            assert!(open(&region, 0, 2).is_err(), "{at}");
+            words.store(at, own, Relaxed);
+            assert!(open(&region, 0, 2).is_ok());
         }
     }
 }

@@ -26,6 +26,7 @@
 #![forbid(unsafe_code)]
 
 pub mod child;
+mod forking;
 pub mod lane;
 pub mod limits;
 pub mod line;

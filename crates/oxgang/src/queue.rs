@@ -16,12 +16,13 @@
 use std::collections::HashMap;
 use std::io::Result;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use oxgang_os::event;
 use oxgang_shm::queue::{Load, Shown};
 
+use crate::forking;
 use crate::lane::{self, Bell, Got, Lane, Patience, Sent};
 use crate::region::{self, Key, Region};
 use crate::segment::Mapped;
@@ -49,7 +50,7 @@ pub type Address = (region::Address, i32);
 
 /// What this process knows of queues.
 #[derive(Default)]
-struct Books {
+pub(crate) struct Books {
     open: HashMap<Key, Weak<Queue>>,
     /// With the generation of the process that sent them.
     leaving: Vec<(u64, Arc<Queue>)>,
@@ -57,9 +58,20 @@ struct Books {
 
 static BOOKS: Mutex<Option<Books>> = Mutex::new(None);
 
-fn books<T>(look: impl FnOnce(&mut Books) -> T) -> T {
+/// Locks them as they are; see [`forking`].
+pub(crate) fn lock_books() -> MutexGuard<'static, Option<Books>> {
     // a panic while it was held is a bug; the books are still the best there is
-    look(BOOKS.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default())
+    BOOKS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+pub(crate) fn books_are_free() -> bool {
+    BOOKS.try_lock().is_ok()
+}
+
+fn books<T>(look: impl FnOnce(&mut Books) -> T) -> T {
+    forking::watch();
+    look(lock_books().get_or_insert_default())
 }
 
 /// Lets go of what has arrived, and in a fork of what its parent has sent.

@@ -23,12 +23,13 @@ use std::hash::{BuildHasher, RandomState};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use oxgang_os::Result;
 use oxgang_os::segment::{Mapping, Segment};
 use oxgang_shm::Words;
 
+use crate::forking;
 use crate::segment::Mapped;
 
 /// "oxgangrg" and the layout's version.
@@ -80,7 +81,7 @@ pub struct Region {
 
 /// What this process knows of regions.
 #[derive(Default)]
-struct Books {
+pub(crate) struct Books {
     /// Those that it has open.
     open: HashMap<Key, Weak<Region>>,
     /// Those whose last handle here is gone while others were on their way, and the generation of
@@ -94,9 +95,20 @@ struct Books {
 static ANY_SENT: AtomicBool = AtomicBool::new(false);
 static BOOKS: Mutex<Option<Books>> = Mutex::new(None);
 
-fn books<T>(look: impl FnOnce(&mut Books) -> T) -> T {
+/// Locks them as they are; see [`forking`].
+pub(crate) fn lock_books() -> MutexGuard<'static, Option<Books>> {
     // a panic while it was held is a bug; the books are still the best there is
-    look(BOOKS.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default())
+    BOOKS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+pub(crate) fn books_are_free() -> bool {
+    BOOKS.try_lock().is_ok()
+}
+
+fn books<T>(look: impl FnOnce(&mut Books) -> T) -> T {
+    forking::watch();
+    look(lock_books().get_or_insert_default())
 }
 
 /// From now on [`take_sent`] tells which regions were sent.

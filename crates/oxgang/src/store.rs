@@ -77,6 +77,9 @@ pub struct Store {
     lent: AtomicU64,
     /// Something has come back since the last trim.
     slack: AtomicBool,
+    /// The generation of the process that it belongs to. In a fork the books may be locked by a
+    /// thread that is not there: nobody looks into them.
+    born: u64,
 }
 
 #[derive(Debug)]
@@ -94,6 +97,8 @@ struct Books {
 pub struct Stored {
     store: Arc<Store>,
     block: Block,
+    /// Somebody unknown may look at it as long as the store lives.
+    abandoned: AtomicBool,
 }
 
 impl Stored {
@@ -113,6 +118,9 @@ impl Stored {
         if at as u64 + into.len() as u64 > self.block.length {
             return Err(std::io::Error::other("the block is shorter than that"));
         }
+        if self.store.is_the_parents() {
+            return self.store.segment.read_exact_at(self.block.offset + at as u64, into);
+        }
         let mapping = lock(&self.store.books).extents.of(&self.store.segment, &self.block)?;
         mapping.read((self.block.offset - self.block.extent) as usize + at, into);
         Ok(())
@@ -121,6 +129,9 @@ impl Stored {
 
 impl Drop for Stored {
     fn drop(&mut self) {
+        if *self.abandoned.get_mut() || self.store.is_the_parents() {
+            return;
+        }
         let mut books = lock(&self.store.books);
         books.arena.take_back(self.block.offset);
         self.store.slack.store(true, Ordering::Relaxed);
@@ -139,7 +150,12 @@ impl Store {
             shared: HashMap::new(),
         };
         let (lent, slack) = (AtomicU64::new(0), AtomicBool::new(false));
-        Arc::new(Self { segment, books: Mutex::new(books), lent, slack })
+        let born = crate::generation();
+        Arc::new(Self { segment, books: Mutex::new(books), lent, slack, born })
+    }
+
+    fn is_the_parents(&self) -> bool {
+        self.born != crate::generation()
     }
 
     /// Puts the parts into a block, one after the other.
@@ -171,7 +187,10 @@ impl Store {
             return self.put(&[bytes]);
         }
         let key = (bytes.as_ptr() as usize, bytes.len());
-        let known = lock(&self.books).shared.get(&key).and_then(Weak::upgrade);
+        let known = match self.is_the_parents() {
+            true => None, // refused below
+            false => lock(&self.books).shared.get(&key).and_then(Weak::upgrade),
+        };
         if let Some(stored) = known {
             let mapping = lock(&self.books).extents.of(&self.segment, &stored.block)?;
             let at = stored.block.offset - stored.block.extent;
@@ -188,6 +207,10 @@ impl Store {
 
     /// A block, and its memory if that is warm.
     fn lend(self: &Arc<Self>, length: u64) -> Result<(Stored, Option<Arc<Mapping>>)> {
+        if self.is_the_parents() {
+            let why = "it belongs to the process that this one was forked from";
+            return Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, why));
+        }
         let mut books = lock(&self.books);
         let block = match books.arena.lend(length) {
             Some(block) => block,
@@ -200,7 +223,7 @@ impl Store {
             }
         };
         self.lent.store(books.arena.lent_bytes(), Ordering::Relaxed);
-        let stored = Stored { store: self.clone(), block };
+        let stored = Stored { store: self.clone(), block, abandoned: AtomicBool::new(false) };
         let end = block.offset + block.length;
         let fresh = end > books.fresh_from;
         books.fresh_from = books.fresh_from.max(end);
@@ -277,6 +300,8 @@ impl AsFd for Store {
 pub struct Blocks {
     segment: Segment,
     extents: Mutex<Extents>,
+    /// As a store's.
+    born: u64,
 }
 
 /// Offsets that are to be told to the writer: it may use those blocks again.
@@ -330,7 +355,7 @@ impl Blocks {
     /// Blocks of `segment`.
     #[must_use]
     pub fn new(segment: Segment) -> Arc<Self> {
-        Arc::new(Self { segment, extents: Mutex::default() })
+        Arc::new(Self { segment, extents: Mutex::default(), born: crate::generation() })
     }
 
     /// The block that a description speaks of.
@@ -349,6 +374,9 @@ impl Blocks {
     pub fn read(&self, block: &Block, at: usize, into: &mut [u8]) -> Result<()> {
         if at as u64 + into.len() as u64 > block.length {
             return Err(std::io::Error::other("the block is shorter than that"));
+        }
+        if self.born != crate::generation() {
+            return self.segment.read_exact_at(block.offset + at as u64, into);
         }
         let mapping = lock(&self.extents).of(&self.segment, block)?;
         mapping.read((block.offset - block.extent) as usize + at, into);
@@ -374,7 +402,7 @@ enum Home {
         kept: AtomicBool,
     },
     /// This process's own store: the block has come back as it went. Held until this is dropped.
-    Ours(Option<Arc<Stored>>),
+    Ours(Arc<Stored>),
 }
 
 impl Received {
@@ -390,18 +418,17 @@ impl Received {
 
     /// One of our own blocks, which has come back.
     pub(crate) fn back(stored: Arc<Stored>) -> Self {
-        Self::at(stored.block, Home::Ours(Some(stored)))
+        Self::at(stored.block, Home::Ours(stored))
     }
 
     fn at(block: Block, home: Home) -> Self {
         Self { block, home, view: Mutex::default(), forks: crate::forks() }
     }
 
-    fn segment(&self) -> Result<&Segment> {
+    fn segment(&self) -> &Segment {
         match &self.home {
-            Home::Theirs { blocks, .. } => Ok(&blocks.segment),
-            Home::Ours(Some(stored)) => Ok(&stored.store.segment),
-            Home::Ours(None) => Err(std::io::Error::other("the block is gone")),
+            Home::Theirs { blocks, .. } => &blocks.segment,
+            Home::Ours(stored) => &stored.store.segment,
         }
     }
 
@@ -431,10 +458,7 @@ impl Received {
     pub fn read(&self, at: usize, into: &mut [u8]) -> Result<()> {
         match &self.home {
             Home::Theirs { blocks, .. } => blocks.read(&self.block, at, into),
-            Home::Ours(stored) => {
-                let gone = || std::io::Error::other("the block is gone");
-                stored.as_ref().ok_or_else(gone)?.read(at, into)
-            }
+            Home::Ours(stored) => stored.read(at, into),
         }
     }
 
@@ -463,7 +487,7 @@ impl Drop for Received {
             }
             Home::Ours(stored) => {
                 if !alone {
-                    std::mem::forget(stored.take());
+                    stored.abandoned.store(true, Ordering::Relaxed);
                 }
             }
         }
@@ -484,7 +508,7 @@ impl View {
     /// # Errors
     /// If there is no room for the mapping, or the block is empty.
     pub fn of(received: &Arc<Received>) -> Result<Arc<Self>> {
-        let mapping = received.segment()?.map_private(received.block.offset, received.length())?;
+        let mapping = received.segment().map_private(received.block.offset, received.length())?;
         let view = Arc::new(Self { mapping, _received: received.clone() });
         *lock(&received.view) = Arc::downgrade(&view);
         Ok(view)

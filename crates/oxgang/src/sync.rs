@@ -44,9 +44,10 @@ use oxgang_os::{Result, process};
 pub use oxgang_shm::sync::barrier::{self, Barrier};
 pub use oxgang_shm::sync::condition::Condition;
 pub use oxgang_shm::sync::event::Event;
-use oxgang_shm::sync::layout;
+pub use oxgang_shm::sync::layout;
 pub use oxgang_shm::sync::lock::{Lock, NotReleased};
 pub use oxgang_shm::sync::nodes::{Node, Nodes};
+use oxgang_shm::sync::reclaim::reclaim;
 pub use oxgang_shm::sync::semaphore::{MOST, Semaphore};
 pub use oxgang_shm::sync::{Kernel, Rest, Taken, Who};
 
@@ -406,6 +407,15 @@ impl Place {
     #[must_use]
     pub fn nodes(&self) -> Nodes<Mapped> {
         layout::nodes(self.shared.words.clone())
+    }
+
+    /// Looks for a node; if there is none, takes back those of the dead and looks once more. No guard
+    /// may be held.
+    pub fn find_room<T>(&self, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+        look().or_else(|| {
+            reclaim(self.words(), me(), &Wait::steadfast(self.words()));
+            look()
+        })
     }
 
     /// A number by which all processes know it.

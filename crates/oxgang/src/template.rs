@@ -54,7 +54,8 @@ pub struct Template {
 impl Template {
     /// Starts the program that is to be the template, and lets it hold the lifeline.
     ///
-    /// `first` is the first message, uninterpreted: how the program finds its feet.
+    /// `first` is a text, uninterpreted: how the program finds its feet. It comes before the first
+    /// message, as [`Link::send_text`] has it.
     ///
     /// # Errors
     /// If it cannot be started.
@@ -65,9 +66,11 @@ impl Template {
         lifeline: BorrowedFd<'_>,
     ) -> Result<Self> {
         let (process, link) = process::spawn(program, arguments)?;
-        link.send(first, &[])?;
-        link.send(b"L", &[lifeline])?;
-        Ok(Self { process, link: Mutex::new(link) })
+        let met = link.send_text(first).and_then(|()| link.send(b"L", &[lifeline]));
+        let template = Self { process, link: Mutex::new(link) };
+        // nothing else would: it may not hold the lifeline yet, and is this process's to reap
+        met.or_else(|error| template.end().and(Err(error)))?;
+        Ok(template)
     }
 
     /// Whether it is still there.

@@ -278,6 +278,50 @@ fn a_token_is_put_for_who_rests() {
     assert_eq!(bell.0.get(), 1, "there is something, and somebody watches");
 }
 
+/// A doorbell that somebody sends by, right before or right after it is cleared.
+struct Meanwhile<'a> {
+    bytes: &'a Bytes,
+    before: bool,
+    send: &'a dyn Fn(),
+}
+
+impl super::token::Doorbell for Meanwhile<'_> {
+    fn ring(&self) -> bool {
+        super::token::Doorbell::ring(self.bytes)
+    }
+    fn clear(&self) {
+        if self.before {
+            (self.send)();
+        }
+        super::token::Doorbell::clear(self.bytes);
+        if !self.before {
+            (self.send)();
+        }
+    }
+}
+
+#[test]
+fn who_takes_the_bytes_leaves_no_sender_thinking_that_they_are_there() {
+    for before in [true, false] {
+        let (queue, bytes) = (queue(shape(0, 0)), Bytes(std::cell::Cell::new(0)));
+        let send = || {
+            put(&queue, b"x");
+            assert!(queue.announce(ME(), &Alone, &bytes));
+        };
+        queue.start_resting(); // another receiver, who stays there
+        queue.start_resting();
+        send();
+        queue.stop_resting();
+        queue.wake_up(ME(), &Alone, &Meanwhile { bytes: &bytes, before, send: &send });
+        for _ in 0..2 {
+            get(&queue);
+        }
+        assert!(queue.will_ring(), "nothing is there");
+        send();
+        assert_eq!(bytes.0.get(), 1);
+    }
+}
+
 #[test]
 fn a_place_to_spin_is_free_again_in_time() {
     let queue = queue(shape(0, 0));

@@ -24,9 +24,18 @@
 //!
 //! Our own receivers may sleep on the descriptor too, to hear of its end. That needs no more than a
 //! bell: a sender who sees somebody *rest* puts a byte there, unless the word *rung* says that one is
-//! there or coming; who has slept sets *rung* to 0, takes the bytes, fences, and looks. No lock: the
-//! sleeper may run before the sender has come back from waking it. A sender that dies with *rung* set
-//! and nothing put there costs who rests a slice. While somebody watches, the token does it all.
+//! there or coming; who has slept takes the bytes, sets *rung* to 0, fences, and looks. No lock: the
+//! sleeper may run before the sender has come back from waking it. In this order, since a sender who
+//! still finds *rung* set has committed what the look will see; the other way round its byte could be
+//! taken and *rung* stay set, and nobody would ring again.
+//!
+//! | who | what it costs who rests |
+//! |---|---|
+//! | a sender dies with *rung* set and nothing put there | a slice |
+//! | a receiver dies with the bytes taken and *rung* set | a slice |
+//! | of several receivers at one end, one takes the bytes before another has seen them | that one a slice, if there is a message for it too |
+//!
+//! While somebody watches, the token does it all.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
@@ -83,8 +92,8 @@ impl<W: Words + Clone, R: Rings> Queue<W, R> {
             self.denounce(me, kernel, doorbell, true);
             return;
         }
-        self.words.store(self.at + RUNG, 0, Relaxed);
         doorbell.clear();
+        self.words.store(self.at + RUNG, 0, Relaxed);
         // sync: fence in call -> fence here: the caller sees the message, or its sender that rung is 0
         self.words.fence();
     }

@@ -32,7 +32,7 @@
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::lock::Lock;
-use super::nodes::{CALLED, Node, Nodes, Seen, WAITING};
+use super::nodes::{BUSY, CALLED, Node, Nodes, Seen, WAITING};
 use super::{Kernel, Rest, Who, low};
 use crate::Words;
 
@@ -257,6 +257,19 @@ impl<W: Words + Clone> Barrier<W> {
     fn arrived(&self, epoch: u64) -> impl Iterator<Item = Seen> + '_ {
         let here = move |seen: &Seen| matches!(seen.state(), WAITING | CALLED);
         self.nodes.of(self.object).filter(move |seen| here(seen) && seen.value >> 32 == epoch)
+    }
+
+    /// Frees the nodes of dead parties. The round that one of them is needed for breaks first, as it
+    /// would if anybody else waited.
+    pub(super) fn reclaim(&self, me: Who, kernel: &impl Kernel) {
+        self.find_dead(epoch_of(self.word()), kernel);
+        for seen in self.nodes.dead(self.object, kernel) {
+            let word = self.word();
+            let counts = epoch_of(word) == seen.value >> 32 && word & STATES != BROKEN;
+            if !counts || seen.state() == BUSY {
+                self.nodes.bury(&seen, me);
+            }
+        }
     }
 
     /// Breaks the round if somebody who is needed for its end is dead.

@@ -140,6 +140,18 @@ impl<W: Words> Condition<W> {
         self.words.store(self.at + CALLER, 0, Release);
     }
 
+    /// Frees the nodes of the dead, but for calls that a waiter will take for its own.
+    pub(super) fn reclaim(&self, me: Who, kernel: &impl Kernel) {
+        let dead = self.nodes.dead(self.object, kernel);
+        let (waiting, called): (Vec<_>, Vec<_>) =
+            dead.into_iter().partition(|seen| seen.state() == WAITING);
+        waiting.iter().for_each(|seen| self.nodes.bury(seen, me));
+        // who enters from here on came after those calls
+        if self.waiting().is_empty() {
+            called.iter().for_each(|seen| self.nodes.bury(seen, me));
+        }
+    }
+
     /// Whether the dead have left a call for this waiter.
     fn inherit(&self, node: Node, me: Who, kernel: &impl Kernel) -> bool {
         let caller = Who::of(self.words.load(self.at + CALLER, Acquire));

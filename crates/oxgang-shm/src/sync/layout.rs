@@ -30,6 +30,17 @@ const CONSTANT: usize = 48;
 const KIND: usize = 56;
 const SLOTS_AT: usize = 128;
 
+/// What a slot may hold: its kind.
+pub const LOCK: u64 = 1;
+/// A [`Semaphore`](super::semaphore::Semaphore).
+pub const SEMAPHORE: u64 = 2;
+/// An [`Event`](super::event::Event).
+pub const EVENT: u64 = 3;
+/// A [`Condition`](super::condition::Condition).
+pub const CONDITION: u64 = 4;
+/// A [`Barrier`](super::barrier::Barrier).
+pub const BARRIER: u64 = 5;
+
 /// Bytes of a slot. Any primitive fits.
 pub const SLOT_BYTES: usize = 64;
 /// Slots of a segment.
@@ -91,6 +102,11 @@ pub fn constant<W: Words>(words: &W, at: usize, kind: u64) -> Result<u64, Corrup
         return Err(Corrupt("the slot holds something else than what was sent"));
     }
     Ok(words.load(at + CONSTANT, Relaxed))
+}
+
+/// The kind of what a slot holds.
+pub fn kind<W: Words>(words: &W, at: usize) -> u64 {
+    words.load(at + KIND, Acquire)
 }
 
 /// Where slot `number` lies; `None`: there is no such slot.

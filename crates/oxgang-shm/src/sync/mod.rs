@@ -31,6 +31,7 @@
 //! | [`event`] | a flag with an epoch | 1 |
 //! | [`condition`] | tickets of those who wait | 3 |
 //! | [`barrier`] | an epoch with a state and the outcomes of past epochs | 3 |
+//! | [`reclaim`] | what is done when the nodes run out | – |
 //! | [`layout`] | where all this lies in a segment | – |
 
 pub mod barrier;
@@ -39,6 +40,7 @@ pub mod event;
 pub mod layout;
 pub mod lock;
 pub mod nodes;
+pub mod reclaim;
 pub mod semaphore;
 pub mod who;
 

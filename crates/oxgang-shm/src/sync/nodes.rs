@@ -21,7 +21,8 @@
 //!
 //! The object is written after the value and erased before the tag, so a node that names an object
 //! is whole. A user that dies leaves a node with a dead name: if it names an object, that object's
-//! users find it; if not, it is swept when the table is full.
+//! users find it; if not, it is swept when the table is full. If that gives no room either, nodes of
+//! all objects are taken back from the dead, by the rules of each: see [`reclaim`](super::reclaim).
 //!
 //! The head of the table has one word: how many nodes were ever in use at once, so that a look
 //! through the table is as long as it must be. It only grows.
@@ -99,7 +100,7 @@ impl<W: Words> Nodes<W> {
         node.0 < self.count
     }
 
-    /// A node for `who`, belonging to `object`, in `state`. `None`: all are taken by the living.
+    /// A node for `who`, belonging to `object`, in `state`. `None`: all are taken.
     pub fn claim(
         &self,
         who: Who,
@@ -217,6 +218,18 @@ impl<W: Words> Nodes<W> {
         // the same node still: it may have been freed and claimed for another object meanwhile
         let same = tag != 0 && belongs() && self.tag(node) == tag;
         same.then_some(Seen { node, tag, value })
+    }
+
+    /// Nodes of an object whose user's process is dead.
+    pub(super) fn dead(&self, object: u32, kernel: &impl Kernel) -> Vec<Seen> {
+        self.of(object).filter(|seen| !kernel.alive(seen.who().process())).collect()
+    }
+
+    /// Frees the node of a dead user, unless somebody else is at that.
+    pub(super) fn bury(&self, seen: &Seen, me: Who) {
+        if self.change(seen.node, seen.tag, me.with(BUSY)) {
+            self.free(seen.node);
+        }
     }
 
     /// Frees all nodes of an object that nobody else can know.

@@ -264,6 +264,20 @@ impl<W: Words + Clone> Semaphore<W> {
         self.words.store(self.at + JOURNAL_NODE, 0, Release);
     }
 
+    /// Gives back what dead processes held, and frees their nodes; unless somebody is at it.
+    pub(super) fn reclaim(&self, me: Who, kernel: &impl Kernel) {
+        let dead = self.dead_holders(kernel);
+        if dead.is_empty() || self.guard.take_now(me, kernel, false) == Taken::No {
+            return;
+        }
+        self.finish_begun();
+        let back = dead.into_iter().filter_map(|(node, tag)| self.take_back(node, tag)).count();
+        self.guard.unguard(kernel);
+        if back > 0 {
+            kernel.wake(self.at + COUNT, false);
+        }
+    }
+
     /// Nodes whose process is dead. Asking takes time, so not under the guard.
     fn dead_holders(&self, kernel: &impl Kernel) -> Vec<(Node, u64)> {
         let holders = self.nodes.of(self.object);

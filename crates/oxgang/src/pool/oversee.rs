@@ -5,6 +5,10 @@
 //! everything behind that task is taken back. If that does not succeed, the worker has gone on to
 //! another task, so the one that was to be ended is done, and nobody is. From then on the worker
 //! can only answer for that task or die, and whichever is seen first under the lock counts.
+//!
+//! A worker answers a task before it claims the next one, and whoever finds a claim sees what came
+//! before it. So one that has claimed a task, by the memory, and not answered the one before it,
+//! writes nonsense: it is given up.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -76,6 +80,9 @@ impl Core {
 
     fn oversee_one(&mut self, index: usize, now: Moment, looked: &mut Looked) -> Moment {
         let life = &mut self.lives[index];
+        if life.given_up {
+            return NEVER; // what it has is sorted out when it is dead
+        }
         if let Some(ending) = &life.ending {
             if life.doomed {
                 return NEVER; // its process ends, or has yet to be known
@@ -165,9 +172,13 @@ impl Core {
         self.requeue(back);
         self.take_in_from(index);
         let life = &mut self.lives[index];
-        // what is behind it and could not be taken back has begun, so this one is done, and its
-        // answer is in
-        if life.sent.len() != 1 || life.sent[0].position != position {
+        if life.sent.front().is_none_or(|first| first.position != position) {
+            return false;
+        }
+        // what is behind it and could not be taken back is claimed, so this one should be done, and
+        // its answer in
+        if life.sent.len() != 1 {
+            life.give_up();
             return false;
         }
         life.retiring = true;
@@ -183,20 +194,28 @@ impl Core {
             if self.cancel(id) {
                 return true;
             }
-            if self.lives.iter().any(|l| l.given_up && l.sent.iter().any(|s| s.task.id == id)) {
-                return true; // its worker is being ended already, whatever it says
+            let there = |life: &Life| life.sent.iter().position(|sent| sent.task.id == id);
+            let given_up = |life: &Life| there(life).filter(|_| life.given_up);
+            let given_up = |(index, life)| Some((index, given_up(life)?));
+            if let Some((index, at)) = self.lives.iter().enumerate().find_map(given_up) {
+                self.end_for(index, at); // its worker is being ended already, whatever it says
+                return true;
             }
             let here = |life: &Life| life.sent.front().is_some_and(|sent| sent.task.id == id);
             let Some(index) = self.lives.iter().position(here) else {
-                // behind another that has begun, or done since the turn: the next one sees
-                if self.lives.iter().any(|life| life.sent.iter().any(|sent| sent.task.id == id)) {
-                    continue;
+                let behind = |life: &Life| there(life).is_some();
+                let Some(index) = self.lives.iter().position(behind) else { return false };
+                // it is claimed, so those before it should be done, and their answers in
+                self.take_in_from(index);
+                let life = &mut self.lives[index];
+                if behind(life) && !here(life) {
+                    life.give_up();
                 }
-                return false;
+                continue;
             };
             let position = self.lives[index].sent[0].position;
             if self.condemn(index, position, Cause::Terminated) {
-                self.end_for(index);
+                self.end_for(index, 0);
                 return true;
             }
         }
@@ -204,9 +223,9 @@ impl Core {
 
     /// The outcome of a task that somebody wants ended is told at once; its worker, which dies,
     /// may still be reading its payload.
-    fn end_for(&mut self, index: usize) {
+    fn end_for(&mut self, index: usize, at: usize) {
         let life = &mut self.lives[index];
-        let Some(mut sent) = life.sent.pop_front() else { return };
+        let Some(mut sent) = life.sent.remove(at) else { return };
         life.held.extend(sent.task.payload.blocks().cloned());
         let one = life.incarnation;
         let death = Death {
@@ -221,7 +240,9 @@ impl Core {
         let earlier = sent.task.tries.take().map(|tries| tries.deaths).unwrap_or_default();
         let crash = Crash { task: sent.task.id, death, earlier };
         self.finish(sent.task, Outcome::Crashed(crash));
-        self.handle(Event::Condemned(one));
+        if !self.lives[index].given_up {
+            self.handle(Event::Condemned(one));
+        }
     }
 
     // -- what is lost, and further tries -------------------------------------------------
@@ -316,11 +337,14 @@ impl Sent {
 mod tests {
     use std::time::Duration;
 
+    use oxgang_shm::Words;
+    use oxgang_shm::channel::WorkerEnd;
     use oxgang_shm::oversight::{self, Oversight};
 
     use super::*;
     use crate::limits::TaskOptions;
     use crate::pool::played::{core, send, send_with};
+    use crate::segment::Mapped;
     use crate::task::Callable;
     use crate::wire;
 
@@ -351,6 +375,42 @@ mod tests {
         assert!(core.lives[0].retiring);
         core.break_down("over".into());
         assert!(matches!(third.join(), Some(Outcome::Broken(_))));
+    }
+
+    /// A worker that has begun the first of two tasks with a time limit, and says by one word in the
+    /// memory that it has claimed the second.
+    fn claims_out_of_turn() -> (Core, WorkerEnd<Mapped>) {
+        let (mut core, mut worker) = core();
+        let options =
+            TaskOptions { timeout: Some(Duration::from_nanos(1)), ..TaskOptions::default() };
+        for id in [1, 2] {
+            drop(send_with(&mut core, options.clone(), id));
+        }
+        let mut payload = Vec::new();
+        while worker.take(&mut payload).unwrap().unwrap().kind != wire::TASK {}
+        let life = &core.lives[0];
+        let data = 4096; // of the requests, as the channel lays them out
+        let state = data + life.sent[1].position as usize;
+        assert!(life.words().compare_exchange(state, 1, life.incarnation).is_ok(), "ready");
+        (core, worker)
+    }
+
+    #[test]
+    fn who_claims_a_task_before_it_has_answered_the_one_before_is_given_up() {
+        for id in [1, 2] {
+            let (mut core, _worker) = claims_out_of_turn();
+            assert!(core.terminate(id), "ended with its worker");
+            let life = &core.lives[0];
+            assert!(life.given_up && life.sent.len() == 1 && life.sent[0].task.id != id);
+        }
+        let (mut core, _worker) = claims_out_of_turn();
+        let page = Oversight::new(core.lives[0].words());
+        page.begin(core.lives[0].sent[0].position, clock::now());
+        core.overseeing = true;
+        core.oversee();
+        assert!(core.lives[0].given_up);
+        core.oversee();
+        assert_eq!(core.promised, NEVER, "nothing to look at until it is dead");
     }
 
     #[test]

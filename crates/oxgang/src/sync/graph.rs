@@ -34,7 +34,7 @@ impl Place {
     #[must_use]
     pub fn announce(&self) -> Option<Node> {
         let kernel = Wait::steadfast(self.words());
-        self.nodes().claim(me(), self.slot, 0, WAITING, &kernel)
+        self.find_room(|| self.nodes().claim(me(), self.slot, 0, WAITING, &kernel))
     }
 
     /// It waits no more.
@@ -77,7 +77,8 @@ impl Place {
             return false;
         }
         let kernel = Wait::steadfast(self.words());
-        nodes.claim(me().process(), self.slot, then.slot.into(), BUSY, &kernel).is_some()
+        let note = || nodes.claim(me().process(), self.slot, then.slot.into(), BUSY, &kernel);
+        self.find_room(note).is_some()
     }
 
     /// Whether `last` was ever taken while this one was held, or by way of others; who did the

@@ -2,22 +2,24 @@
 //! (`tests/hostile.rs`) and fuzzers (`fuzz/`). See also `oxgang-shm/tests/hostile`.
 
 use std::os::fd::AsFd;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use oxgang::segment::Mapped;
 use oxgang::starter::{Invitation, Invited, Starter};
 use oxgang::wire;
 use oxgang::worker::Worker;
-use oxgang::{Callable, Outcome, Pool, PoolOptions};
+use oxgang::{Callable, Outcome, Pool, PoolOptions, TaskOptions};
 use oxgang_os::Result;
 use oxgang_os::event::WakeUp;
+use oxgang_os::link::Link;
 use oxgang_os::process::{Exit, Process, spawn};
 use oxgang_os::segment::Segment;
 use oxgang_shm::Words;
 use oxgang_shm::arena::Block;
 use oxgang_shm::channel::{ATTACHED, IN_BLOCK, OwnerEnd, Shape, WorkerEnd};
-use oxgang_shm::ring::FIRST_INCARNATION;
+use oxgang_shm::ring::{FIRST_INCARNATION, READY};
 use oxgang_shm::watch::WATCH_BYTES;
 
 /// The bytes that say what happens next; zeroes at their end.
@@ -137,13 +139,35 @@ pub fn worker(data: &[u8]) {
     }
 }
 
-/// Starts workers that write what the script says, and end. After some of them it refuses.
+/// Starts workers that write what the script says, and end, or stay until they are killed. After some
+/// of them it refuses.
 struct Hostile {
     script: Mutex<Script>,
     started: AtomicU64,
+    /// What keeps those there that stay.
+    stay: Option<Mutex<Vec<Link>>>,
 }
 
 const MOST_STARTS: u64 = 5;
+
+const KINDS: [u8; 9] = [
+    wire::RESULT,
+    wire::FAILURE,
+    wire::READY,
+    wire::KEEP,
+    wire::RELEASE,
+    wire::AGAIN,
+    wire::REGION,
+    wire::SETUP_FAILED,
+    77,
+];
+
+/// Says of every frame near the beginning that it is claimed, in whatever order.
+fn claim_all(words: &Mapped, incarnation: u64) {
+    for at in (4096..8192).step_by(8) {
+        let _another_word = words.compare_exchange(at, READY, incarnation);
+    }
+}
 
 impl Starter for Hostile {
     fn start(&self, invitation: Invitation<'_>) -> Result<Option<Process>> {
@@ -156,13 +180,18 @@ impl Starter for Hostile {
         let mut end = WorkerEnd::open(words.clone()).unwrap();
         let mut script = self.script.lock().unwrap();
         for _ in 0..script.byte() % 12 {
-            let kinds = [wire::RESULT, wire::FAILURE, wire::READY, wire::KEEP, wire::RELEASE, 77];
-            let kind = kinds[usize::from(script.byte()) % kinds.len()];
+            let kind = KINDS[usize::from(script.byte()) % KINDS.len()];
             let flags = [0, 0, IN_BLOCK, ATTACHED][usize::from(script.byte()) % 4];
+            let mut id = script.number();
             if script.byte().is_multiple_of(2) {
-                end.take(&mut Vec::new()).ok(); // it begins something, and does not tell
+                // it begins something, and tells what it wants of it
+                let begun = end.take(&mut Vec::new()).ok().flatten();
+                id = begun.filter(|_| script.byte().is_multiple_of(2)).map_or(id, |task| task.id);
             }
-            let (id, aux, body) = (script.number(), script.number(), script.body());
+            if script.byte().is_multiple_of(4) {
+                claim_all(&words, invitation.incarnation);
+            }
+            let (aux, body) = (script.number(), script.body());
             if end.publish(kind | flags, id, aux, &[&body]).is_err() {
                 break;
             }
@@ -170,7 +199,11 @@ impl Starter for Hostile {
                 script.scribble(&words);
             }
         }
-        let (process, _link) = spawn("true".as_ref(), &[])?;
+        let program = if self.stay.is_some() { "cat" } else { "true" };
+        let (process, link) = spawn(program.as_ref(), &[])?;
+        if let Some(links) = &self.stay {
+            links.lock().unwrap().push(link);
+        }
         Ok(Some(process))
     }
 
@@ -181,7 +214,11 @@ impl Starter for Hostile {
 
 /// An owner whose workers write anything: every task is resolved, and the pool ends.
 pub fn owner(data: &[u8]) {
-    let starter = Hostile { script: Mutex::new(Script::new(data)), started: AtomicU64::new(0) };
+    let mut script = Script::new(data);
+    let (how, mut orders) = (script.byte(), Script::new(&data[data.len() / 2..]));
+    let stay = how.is_multiple_of(2).then(Mutex::default);
+    let stays = stay.is_some();
+    let starter = Hostile { script: Mutex::new(script), started: AtomicU64::new(0), stay };
     let options = PoolOptions {
         max_workers: 2,
         eager: false,
@@ -195,22 +232,40 @@ pub fn owner(data: &[u8]) {
         let driver = scope.spawn(|| pool.drive());
         let mut handles = Vec::new();
         for size in [0, 10, 100_000, 3] {
-            match pool.spawn(&callable, vec![7; size]) {
-                Ok((_, handle)) => handles.push(handle),
+            let options = TaskOptions {
+                timeout: how.is_multiple_of(3).then_some(Duration::from_millis(1)),
+                retries: u32::from(orders.byte() % 2),
+                retry_timeouts: true,
+                ..TaskOptions::default()
+            };
+            match pool.spawn_with(Some(Arc::new(options)), &callable, vec![7; size]) {
+                Ok((id, handle)) => handles.push((id, handle)),
                 Err(_) => break, // it is broken already
             }
         }
-        let mut answered = 0;
+        let (mut answered, mut cancelled) = (0, 0);
         let handed_in = handles.len() as u64;
-        for handle in handles {
+        for (id, _) in &handles {
+            match orders.byte() % 3 {
+                0 => drop(pool.cancel(*id)),
+                1 => drop(pool.terminate(*id)),
+                _ => {}
+            }
+        }
+        for (id, handle) in handles {
+            if stays {
+                pool.terminate(id); // nobody else would end it
+            }
             let outcome = handle.join().expect("asked once");
             answered += u64::from(matches!(outcome, Outcome::Result(_) | Outcome::Failure(_)));
+            cancelled += u64::from(matches!(outcome, Outcome::Cancelled));
         }
         pool.kill("the test is over");
         driver.join().unwrap().unwrap();
         let counters = pool.counters();
         assert_eq!(counters.submitted, handed_in);
         assert_eq!(counters.answered, answered);
-        assert!(counters.lost + answered <= handed_in);
+        let tries = counters.lost + counters.stopped + answered;
+        assert!(tries + cancelled <= handed_in + counters.retried, "{counters:?}");
     });
 }
