@@ -21,6 +21,10 @@ _HOMES = {
     "uninstall": "oxgang._install",
 }
 
+# as attributes too: a function of a script that says `oxgang.shared` goes to a worker by value, where
+# nobody has imported it
+_MODULES = ("asyncio", "concurrent", "errors", "multiprocessing", "queue", "shared", "threading")
+
 __all__ = [
     "Channel",
     "Executor",
@@ -41,8 +45,8 @@ __all__ = [
 def __getattr__(name):
     if name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)
-    elif name == "errors":
-        value = import_module("oxgang.errors")
+    elif name in _MODULES:
+        value = import_module(f"oxgang.{name}")
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value

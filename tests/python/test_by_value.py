@@ -101,6 +101,23 @@ def test_exceptions_of_the_program_can_be_caught(program):
     assert out == ["caught", "x"]
 
 
+def test_modules_of_oxgang_are_found_by_way_of_the_package(program):
+    out = program(
+        """
+        import oxgang.shared
+        import oxgang.threading
+        def fill(count):
+            made = oxgang.shared.zeros(count)
+            with oxgang.threading.RLock():
+                made += 1
+            return made
+        with ProcessPoolExecutor(1) as pool:
+            print(pool.submit(fill, 3).result().sum())
+        """
+    )
+    assert out == ["3.0"]
+
+
 def test_what_the_initializer_sets_is_seen_by_tasks(program):
     out = program(
         """

@@ -72,9 +72,11 @@ impl AsRef<[u8]> for Lent {
         if self.0.len_bytes() == 0 {
             return &[]; // an empty exporter may have no address
         }
-        // SAFETY: the exporter vouches for the range while the buffer is held. Another thread may
-        // write it meanwhile, as with every reader of a Python buffer: the bytes are only copied
-        // and compared, and no value of a byte is invalid.
+        // SAFETY: the exporter vouches for the range while the buffer is held. What nobody vouches
+        // for is that no other thread, or process that has the memory too, writes it meanwhile: a
+        // data race, which only the program can rule out, as with every reader of a Python buffer.
+        // Here the bytes are copied and compared, so that a race costs the copy its sense and no
+        // more: no value of a byte is invalid, and nothing is decided by what was read before.
         unsafe { std::slice::from_raw_parts(self.0.buf_ptr().cast(), self.0.len_bytes()) }
     }
 }
