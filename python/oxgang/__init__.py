@@ -21,8 +21,8 @@ _HOMES = {
     "uninstall": "oxgang._install",
 }
 
-# as attributes too: a function of a script that says `oxgang.shared` goes to a worker by value, where
-# nobody has imported it
+# attributes too: a function of a script that says `oxgang.shared` goes to a worker by value, where
+# nobody has imported that
 _MODULES = ("asyncio", "concurrent", "errors", "multiprocessing", "queue", "shared", "threading")
 
 __all__ = [

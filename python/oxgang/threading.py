@@ -12,6 +12,7 @@ In an interpreter other than the main one, where the extension cannot be, all ar
 import sys as _sys
 import threading as _standard
 import types as _types
+from importlib import import_module as _import_module
 from threading import *  # noqa: F403
 
 from oxgang import _interpreters, _telling
@@ -48,6 +49,10 @@ class _Module(_types.ModuleType):
 
     def __getattr__(self, name):
         return getattr(_standard, name)
+
+    def __reduce__(self):
+        # cloudpickle sends modules by name, but only those that are of no class of their own
+        return _import_module, (self.__name__,)
 
     def __setattr__(self, name, value):
         if name in self.__dict__:
