@@ -73,6 +73,10 @@ fn watch() {
     });
 }
 
+/// Held by tests that fork, and by those whose figures a child changes that is there meanwhile.
+#[cfg(test)]
+pub(crate) static FORKING: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
@@ -87,6 +91,7 @@ mod tests {
 
     /// The status of a child that does no more than this.
     fn status_of(work: impl FnOnce() -> i32) -> i32 {
+        let _forking = FORKING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         // SAFETY: the child runs `work`, which by the tests' word takes no memory, and ends
         let child = unsafe { libc::fork() };
         if child == 0 {
