@@ -6,9 +6,23 @@
 //! takes those of queues first.
 
 use std::cell::RefCell;
-use std::sync::MutexGuard;
+use std::sync::{Mutex, MutexGuard};
 
-use crate::{queue, region};
+use crate::{lock, queue, region};
+
+/// Some of these books; made when they are first looked into.
+pub(crate) struct ForkedBooks<T>(Mutex<Option<T>>);
+
+impl<T: Default> ForkedBooks<T> {
+    pub(crate) const fn new() -> Self {
+        Self(Mutex::new(None))
+    }
+
+    pub(crate) fn with<R>(&self, look: impl FnOnce(&mut T) -> R) -> R {
+        oxgang_os::fork::around(before, after); // before the first look into any of them
+        look(lock(&self.0).get_or_insert_default())
+    }
+}
 
 type Held = (MutexGuard<'static, Option<queue::Books>>, MutexGuard<'static, Option<region::Books>>);
 
@@ -16,13 +30,8 @@ thread_local! {
     static HELD: RefCell<Option<Held>> = const { RefCell::new(None) };
 }
 
-/// To be called before the first look into any of them.
-pub(crate) fn watch() {
-    oxgang_os::fork::around(before, after);
-}
-
 fn before() {
-    let held = (queue::lock_books(), region::lock_books());
+    let held = (lock(&queue::BOOKS.0), lock(&region::BOOKS.0));
     // a thread that is at its end has no such place any more, and does not fork
     let _at_its_end = HELD.try_with(|place| place.replace(Some(held)));
 }
@@ -37,10 +46,12 @@ mod tests {
 
     #[test]
     fn whoever_forks_has_the_books() {
-        let free = || std::thread::spawn(|| region::books_are_free() && queue::books_are_free());
+        let (queues, regions) = (&queue::BOOKS.0, &region::BOOKS.0);
+        let free =
+            || std::thread::spawn(|| (queues.try_lock().is_ok(), regions.try_lock().is_ok()));
         before();
-        assert!(!free().join().unwrap());
+        assert_eq!(free().join().unwrap(), (false, false));
         after();
-        drop((queue::lock_books(), region::lock_books()));
+        drop((lock(queues), lock(regions)));
     }
 }

@@ -16,13 +16,13 @@
 use std::collections::HashMap;
 use std::io::Result;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use oxgang_os::event;
 use oxgang_shm::queue::{Load, Shown};
 
-use crate::forking;
+use crate::forking::ForkedBooks;
 use crate::lane::{self, Bell, Got, Lane, Patience, Sent};
 use crate::region::{self, Key, Region};
 use crate::segment::Mapped;
@@ -56,22 +56,10 @@ pub(crate) struct Books {
     leaving: Vec<(u64, Arc<Queue>)>,
 }
 
-static BOOKS: Mutex<Option<Books>> = Mutex::new(None);
-
-/// Locks them as they are; see [`forking`].
-pub(crate) fn lock_books() -> MutexGuard<'static, Option<Books>> {
-    // a panic while it was held is a bug; the books are still the best there is
-    BOOKS.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-pub(crate) fn books_are_free() -> bool {
-    BOOKS.try_lock().is_ok()
-}
+pub(crate) static BOOKS: ForkedBooks<Books> = ForkedBooks::new();
 
 fn books<T>(look: impl FnOnce(&mut Books) -> T) -> T {
-    forking::watch();
-    look(lock_books().get_or_insert_default())
+    BOOKS.with(look)
 }
 
 /// Lets go of what has arrived, and in a fork of what its parent has sent.

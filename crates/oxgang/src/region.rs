@@ -23,13 +23,13 @@ use std::hash::{BuildHasher, RandomState};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use oxgang_os::Result;
 use oxgang_os::segment::{Mapping, Segment};
 use oxgang_shm::Words;
 
-use crate::forking;
+use crate::forking::ForkedBooks;
 use crate::segment::Mapped;
 
 /// "oxgangrg" and the layout's version.
@@ -93,22 +93,10 @@ pub(crate) struct Books {
 
 /// Whether a look at what was taken down would find something.
 static ANY_SENT: AtomicBool = AtomicBool::new(false);
-static BOOKS: Mutex<Option<Books>> = Mutex::new(None);
-
-/// Locks them as they are; see [`forking`].
-pub(crate) fn lock_books() -> MutexGuard<'static, Option<Books>> {
-    // a panic while it was held is a bug; the books are still the best there is
-    BOOKS.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-pub(crate) fn books_are_free() -> bool {
-    BOOKS.try_lock().is_ok()
-}
+pub(crate) static BOOKS: ForkedBooks<Books> = ForkedBooks::new();
 
 fn books<T>(look: impl FnOnce(&mut Books) -> T) -> T {
-    forking::watch();
-    look(lock_books().get_or_insert_default())
+    BOOKS.with(look)
 }
 
 /// From now on [`take_sent`] tells which regions were sent.
