@@ -150,13 +150,13 @@ impl ResultIterator {
             let Some(future) = this.oldest(py) else {
                 return slf.call_method0(intern!(py, "_next"));
             };
-            match future.call_method0(intern!(py, "result")) {
+            match Future::result(&future, None) {
                 Ok(value) if this.chunked => {
-                    let rest = value.try_iter()?.unbind();
+                    let rest = value.bind(py).try_iter()?.unbind();
                     let before = this.shared.line().rest.replace(rest);
                     drop(before);
                 }
-                Ok(value) => return Ok(value),
+                Ok(value) => return Ok(value.into_bound(py)),
                 Err(error) => {
                     slf.call_method1(intern!(py, "_failed"), (error.value(py),))?;
                     return Err(error);
