@@ -23,6 +23,11 @@ def tell(writing, *args, **kwargs):
     writing.send((args, kwargs, facts()))
 
 
+def tell_at(gate, writing, *args, **kwargs):
+    gate.wait()
+    tell(writing, *args, **kwargs)
+
+
 def tell_when_told(writing):
     writing.send("ready")
     time.sleep(600)

@@ -50,7 +50,9 @@ def run(made):
 
 def test_a_life(context, answers):
     reading, writing = answers
-    made = context.Process(target=processing.tell, args=(writing, 1), kwargs={"two": 2}, name="x")
+    gate = context.Event()
+    arguments = {"args": (gate, writing, 1), "kwargs": {"two": 2}}
+    made = context.Process(target=processing.tell_at, name="x", **arguments)
     assert (made.pid, made.exitcode, made.is_alive(), made.name) == (None, None, False, "x")
     with pytest.raises(AssertionError, match="started"):
         made.join()
@@ -58,6 +60,7 @@ def test_a_life(context, answers):
         made.sentinel  # noqa: B018
     made.start()
     assert made in ours.active_children() and made in standard.active_children()
+    gate.set()
     args, kwargs, facts = reading.recv()
     made.join()
     assert (args, kwargs, made.exitcode, made.is_alive()) == ((1,), {"two": 2}, 0, False)
