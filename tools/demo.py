@@ -16,6 +16,7 @@ import time
 import traceback
 from concurrent import futures as standard
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import csv_stats
@@ -143,7 +144,7 @@ class Demo:
 
             def fetched(mapped):
                 shutil.rmtree(target, ignore_errors=True)
-                return [found["bytes"] for found in mapped(download.Fetch(target, {}, 5))]
+                return [found["bytes"] for found in mapped(_download_to(target))]
 
             def by_standard(job):
                 with standard.ThreadPoolExecutor(DOWNLOAD_THREADS) as pool:
@@ -172,7 +173,7 @@ class Demo:
             }
             urls = [f"{server.url}/{name}" for name in names]
             options = {"model": "thread", "max_workers": 3}
-            for done in oxgang.map(download.Fetch(target, {}, 5), urls, **options):
+            for done in oxgang.map(_download_to(target), urls, **options):
                 resumed = f", resumed at byte {done['resumed_at']}" if done["resumed_at"] else ""
                 say(f"   {os.path.basename(done['file'])}: {done['attempts']} attempts{resumed}")
         for path, name in zip(self.paths, names, strict=False):
@@ -221,6 +222,10 @@ def _kill_reported(note):
             return int(text)
         time.sleep(0.005)
     raise TimeoutError(f"no task reported its pid within {WAIT_LIMIT_S} s")
+
+
+def _download_to(folder):
+    return partial(download.fetch, directory=folder, attempts=5)
 
 
 @contextmanager
