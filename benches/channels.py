@@ -3,6 +3,7 @@
 import time
 
 from benches.locks import module_of
+from benches.rests import mean_seconds
 
 ROUND_TRIPS = 4000
 RESTED_ROUND_TRIPS = 400
@@ -39,17 +40,12 @@ def _timed_round_trips(there, back, pause_s, scale):
     for number in range(min(count, 200)):
         there(number)
         back()
-    spent = 0.0
-    for number in range(count):
-        if pause_s:
-            time.sleep(pause_s)
-        began = time.perf_counter()
+
+    def there_and_back(number):
         there(number)
-        answer = back()
-        spent += time.perf_counter() - began
-        if answer != number:
-            raise AssertionError("wrong results: the figure would be worthless")
-    return {"round trip": spent / count}
+        return back()
+
+    return {"round trip": mean_seconds(there_and_back, count, pause_s)}
 
 
 def queue_round_trip(pause_s, contender, scale):

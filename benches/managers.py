@@ -3,6 +3,8 @@
 import multiprocessing
 import time
 
+from benches.rests import mean_seconds
+
 CALLS = 5_000
 RESTED_CALLS = 400
 OBJECTS = 100
@@ -20,27 +22,22 @@ def dict_calls(pause_s, contender, scale):
     """One thread sets items of a dict in a manager, and gets them."""
     count = max(200, int((RESTED_CALLS if pause_s else CALLS) * scale))
 
-    def seconds_of(call):
-        spent = 0.0
-        for number in range(count):
-            if pause_s:
-                time.sleep(pause_s)
-            began = time.perf_counter()
-            call(number)
-            spent += time.perf_counter() - began
-        return spent / count
-
     with manager_of(contender) as manager:
         items = manager.dict()
         for number in range(200):
             items[number] = items.get(number)
-        figures = {
-            "set": seconds_of(lambda number: items.__setitem__("key", number)),
-            "get": seconds_of(lambda _number: items["key"]),
+
+        def put(number):
+            items["key"] = number
+            return number
+
+        def get(number):
+            return number if items["key"] == count - 1 else None
+
+        return {
+            "set": mean_seconds(put, count, pause_s),
+            "get": mean_seconds(get, count, pause_s),
         }
-        if items["key"] != count - 1:
-            raise AssertionError("wrong results: the figure would be worthless")
-    return figures
 
 
 def arrays(contender, scale):

@@ -26,6 +26,7 @@ from benches import (
     work,
 )
 from benches.contenders import WORKERS, chunk_mapper, process_pool, thread_pool
+from benches.rests import REST_S, mean_seconds
 
 LOCKS = ("standard", "control", "oxgang")
 BOTH = ("standard", "control", "oxgang", "oxgang-parked")
@@ -58,14 +59,8 @@ def _timed(way):
 
 def _round_trips(pool, count, pause_s=0.0):
     list(pool.map(work.nothing, range(200)))
-    spent = 0.0
-    for number in range(count):
-        if pause_s:
-            time.sleep(pause_s)
-        seconds, answer = _timed(lambda n=number: pool.submit(work.nothing, n).result())
-        spent += seconds
-        _check(answer, number)
-    return {"task": spent / count}
+    task = mean_seconds(lambda number: pool.submit(work.nothing, number).result(), count, pause_s)
+    return {"task": task}
 
 
 def round_trip(open_pool, count, pause_s, contender, scale):
@@ -189,7 +184,16 @@ def _same(number):
 _ALONE = "one task submitted, its result awaited, then the next"
 _MANY = "20,000 tasks submitted one by one, all results gathered"
 _RESTED = "5 ms of rest (not counted) before each"
-REST_S = 0.005  # longer than anybody spins
+
+
+def _rested_too(name, measure, unit, meaning):
+    """The scenario, and the same with a rest before each."""
+    for title, pause_s, words in (
+        (name, 0.0, meaning),
+        (f"{name}-paused", REST_S, f"{meaning}, {_RESTED}"),
+    ):
+        yield Scenario(title, partial(measure, pause_s), BOTH, ("standard",), unit, words)
+
 
 SCENARIOS = {
     scenario.name: scenario
@@ -299,50 +303,25 @@ SCENARIOS = {
             everyone.process_to_coroutine,
             *(LOCKS, ("standard",), "µs", "from a process to a coroutine"),
         ),
-        Scenario(
-            "manager-dict",
-            partial(managers.dict_calls, 0.0),
-            *(BOTH, ("standard",), "µs", "Manager().dict(): an item is set, and got"),
-        ),
-        Scenario(
-            "manager-dict-paused",
-            partial(managers.dict_calls, REST_S),
-            *(BOTH, ("standard",), "µs", f"Manager().dict(): an item is set, and got, {_RESTED}"),
+        *_rested_too(
+            "manager-dict", managers.dict_calls, "µs", "Manager().dict(): an item is set, and got"
         ),
         Scenario(
             "manager-objects",
             managers.objects,
             *(BOTH, ("standard",), "µs", "a dict is made in a manager, and let go"),
         ),
-        Scenario(
+        *_rested_too(
             "queue-round-trip",
-            partial(channels.queue_round_trip, 0.0),
-            *(BOTH, ("standard",), "µs", "an item to another process and back, by two queues"),
+            channels.queue_round_trip,
+            "µs",
+            "an item to another process and back, by two queues",
         ),
-        Scenario(
-            "queue-round-trip-paused",
-            partial(channels.queue_round_trip, REST_S),
-            *(
-                BOTH,
-                ("standard",),
-                "µs",
-                f"an item to another process and back, by two queues, {_RESTED}",
-            ),
-        ),
-        Scenario(
+        *_rested_too(
             "pipe-round-trip",
-            partial(channels.pipe_round_trip, 0.0),
-            *(BOTH, ("standard",), "µs", "an object to another process and back, by a pipe"),
-        ),
-        Scenario(
-            "pipe-round-trip-paused",
-            partial(channels.pipe_round_trip, REST_S),
-            *(
-                BOTH,
-                ("standard",),
-                "µs",
-                f"an object to another process and back, by a pipe, {_RESTED}",
-            ),
+            channels.pipe_round_trip,
+            "µs",
+            "an object to another process and back, by a pipe",
         ),
         Scenario(
             "queue-stream",

@@ -150,8 +150,8 @@ impl Waiter {
         self.blocking.store(blocking, Ordering::Relaxed);
     }
 
-    fn get_loop(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
-        Ok(self.port.get().get_loop(py)?.map(Bound::unbind))
+    fn get_loop(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.port.get().get_loop(py).map(Bound::unbind)
     }
 
     fn done(&self) -> bool {
@@ -269,7 +269,7 @@ impl Waiter {
         context: Option<&Py<PyAny>>,
     ) -> PyResult<()> {
         let py = slf.py();
-        let Some(owner) = self.port.get().get_loop(py)? else { return Ok(()) };
+        let Some(owner) = self.port.get().get_loop(py) else { return Ok(()) };
         let options = PyDict::new(py);
         options.set_item(intern!(py, "context"), context)?;
         owner.call_method(intern!(py, "call_soon"), (callback, slf), Some(&options))?;

@@ -183,10 +183,6 @@ pub struct Batch {
 
 #[pymethods]
 impl Batch {
-    fn __len__(&self) -> usize {
-        self.calls.books().parts.len()
-    }
-
     /// Whether all are done.
     fn done(&self) -> bool {
         let over = || self.calls.books().waiting == 0;

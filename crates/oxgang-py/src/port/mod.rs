@@ -157,8 +157,8 @@ impl LoopPort {
         if expected { Self::sleep(slf) } else { this.rest(py) }
     }
 
-    pub fn get_loop<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        Ok(self.owner.as_ref().and_then(|owner| owner.bind(py).upgrade()))
+    pub fn get_loop<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.owner.as_ref().and_then(|owner| owner.bind(py).upgrade())
     }
 
     /// Calls something in the loop, `owner`, soon; from any thread.
@@ -192,7 +192,7 @@ impl LoopPort {
         if taken {
             return; // it was taken from the loop
         }
-        if let Ok(Some(owner)) = this.get_loop(py)
+        if let Some(owner) = this.get_loop(py)
             && Self::asked_anew(slf, &owner)
         {
             return;
@@ -228,7 +228,7 @@ impl LoopPort {
 
     fn look_soon(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
-        if let Some(owner) = slf.get().get_loop(py)?
+        if let Some(owner) = slf.get().get_loop(py)
             && !slf.get().coming.swap(true, Ordering::Relaxed)
         {
             let look = Ticket::new(slf, Call::Again);
@@ -282,7 +282,7 @@ impl LoopPort {
             watching.mode = Mode::Rung;
             (watching.pools.clone(), std::mem::replace(&mut watching.has_reader, true))
         };
-        if !has_reader && let Some(owner) = this.get_loop(py)? {
+        if !has_reader && let Some(owner) = this.get_loop(py) {
             let drain = Ticket::new(slf, Call::Ring);
             owner.call_method1(intern!(py, "add_reader"), (this.fileno(), drain))?;
         }
@@ -298,7 +298,7 @@ impl LoopPort {
             (std::mem::take(&mut watching.pools), std::mem::take(&mut watching.has_reader))
         };
         drop(pools);
-        if has_reader && let Some(owner) = self.get_loop(py)? {
+        if has_reader && let Some(owner) = self.get_loop(py) {
             owner.call_method1(intern!(py, "remove_reader"), (self.fileno(),))?;
         }
         Ok(())
@@ -328,7 +328,7 @@ impl LoopPort {
     }
 
     fn report(&self, py: Python<'_>, error: PyErr) -> PyResult<()> {
-        let Some(owner) = self.get_loop(py)? else { return Err(error) };
+        let Some(owner) = self.get_loop(py) else { return Err(error) };
         let context = PyDict::new(py);
         context.set_item("message", "Exception in a callback that oxgang calls")?;
         context.set_item("exception", error.into_value(py))?;
@@ -448,7 +448,7 @@ pub fn call_soon_threadsafe(
     let last = lock(&LAST).as_ref().map(|port| port.clone_ref(py));
     if let Some(last) = last
         && let Some(port) = last.bind(py).upgrade_as::<LoopPort>()?
-        && port.get().get_loop(py)?.is_some_and(|owner| owner.is(r#loop))
+        && port.get().get_loop(py).is_some_and(|owner| owner.is(r#loop))
     {
         return LoopPort::post(&port, r#loop, item);
     }
