@@ -110,6 +110,14 @@ async def meet(folder, mine, theirs):
     return os.getpid()
 
 
+async def meet_and_fail(folder, mine, theirs):
+    """As `meet`, but fails then; notes each call."""
+    with Path(folder, "calls").open("ab") as calls:
+        calls.write(b".")
+    await meet(folder, mine, theirs)
+    raise ConnectionError("failed")
+
+
 async def die(folder, how):
     """Ends the process when its neighbours have begun."""
     while not Path(folder, "begun").exists():

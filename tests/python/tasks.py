@@ -131,6 +131,20 @@ def wait_for_go(folder, number):
     return number
 
 
+def fail_at_go(folder, number):
+    folder.count_call(number)
+    folder.mark(f"begun-{number}")
+    folder.wait_for("go")
+    raise ConnectionError(f"{number} failed")
+
+
+def die_at_go(folder, number):
+    folder.count_call(number)
+    folder.mark(f"begun-{number}")
+    folder.wait_for("go")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def first_waits_for(folder, last, number):
     """Number 0 ends only after number `last` has run."""
     if number == last:

@@ -375,6 +375,19 @@ def test_shutdown_that_cancels(shape, tmp_path):
     pool.shutdown()
 
 
+def test_what_fails_after_a_shutdown_that_cancels_is_not_tried_again(shape, tmp_path):
+    options = {"retries": 10**6, "retry_on": ConnectionError}
+    pool = CoroutinePoolExecutor(1, **options, **{name: 1 for name in shape})
+    future = pool.submit(coroutines.meet_and_fail, tmp_path, "here", "go")
+    while not (tmp_path / "here").exists():
+        time.sleep(0.005)
+    pool.shutdown(wait=False, cancel_futures=True)
+    (tmp_path / "go").touch()
+    pool.shutdown()
+    assert type(future.exception(timeout=0)) is ConnectionError
+    assert (tmp_path / "calls").stat().st_size == 1
+
+
 def test_kill_workers(shape, tmp_path):
     pool = CoroutinePoolExecutor(1, **{name: 1 for name in shape})
     running = begun(pool, tmp_path)

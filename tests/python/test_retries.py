@@ -9,14 +9,14 @@ import calls
 import oxgang
 import pytest
 from oxgang import TaskOptions
-from oxgang.concurrent.futures import ProcessPoolExecutor
+from oxgang.concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from oxgang.errors import (
     MemoryLimitExceeded,
     TaskTerminated,
     TaskTimeout,
     WorkerCrashed,
 )
-from tasks import crash_once, fail_times
+from tasks import crash_once, die_at_go, fail_at_go, fail_times
 
 METHODS = ("template", "fork", "spawn", "forkserver")
 
@@ -168,6 +168,29 @@ def test_shutdown_can_cancel_what_waits(folder):
         time.sleep(0.001)
     pool.shutdown(cancel_futures=True)
     assert future.cancelled() or type(future.exception()) is WorkerCrashed
+
+
+@pytest.mark.parametrize("make_pool", [ProcessPoolExecutor, ThreadPoolExecutor])
+def test_what_fails_after_a_shutdown_that_cancels_is_not_tried_again(make_pool, folder):
+    pool = make_pool(1, retries=10**6, retry_on=ConnectionError)
+    future = pool.submit(fail_at_go, folder, 7)
+    folder.wait_for("begun-7")
+    pool.shutdown(wait=False, cancel_futures=True)
+    folder.mark("go")
+    pool.shutdown()
+    assert type(future.exception(timeout=0)) is ConnectionError
+    assert folder.calls(7) == 1
+
+
+def test_a_task_lost_after_a_shutdown_that_cancels_is_not_tried_again(folder):
+    pool = make("template", 1, retries=10**6)
+    future = pool.submit(die_at_go, folder, 7)
+    folder.wait_for("begun-7")
+    pool.shutdown(wait=False, cancel_futures=True)
+    folder.mark("go")
+    pool.shutdown()
+    assert type(future.exception(timeout=0)) is WorkerCrashed
+    assert folder.calls(7) == 1
 
 
 def test_a_killed_pool_forgets_what_waits():

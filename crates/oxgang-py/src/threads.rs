@@ -86,6 +86,16 @@ pub struct Item {
     last_error: Option<Py<PyAny>>,
 }
 
+impl Item {
+    /// Its last failure stands: it has begun, so it cannot be cancelled.
+    fn fail(self, py: Python<'_>) -> PyResult<()> {
+        let Self { future, function, args, kwargs, context, last_error, .. } = self;
+        // gone before anybody learns of it, as after any other call
+        drop((function, args, kwargs, context));
+        Future::finish(future.bind(py), None, last_error)
+    }
+}
+
 #[derive(Default)]
 struct Books {
     queue: VecDeque<Item>,
@@ -100,6 +110,8 @@ struct Books {
     idle: usize,
     closed: bool,
     broken: bool,
+    /// What fails now fails for good.
+    last_tries: bool,
     /// Threads that were given up and have not ended, by what Python calls them.
     abandoned: Vec<u64>,
     /// There is a thread that looks after limits.
@@ -159,6 +171,26 @@ impl Shared {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes out all that no thread has, and sees to it that nothing comes back.
+    fn take_all(&self, books: &mut Books) -> Vec<Item> {
+        books.last_tries = true;
+        let again = self.timer.take_again();
+        books.later -= again.len();
+        books.queue.drain(..).chain(again).collect()
+    }
+
+    /// Has a call tried again after a pause; gives it back if there is to be no further try.
+    fn put_off(&self, item: Item, pause: Duration) -> Option<Item> {
+        let mut books = self.books();
+        if books.last_tries {
+            return Some(item);
+        }
+        books.later += 1;
+        // still under the lock: who takes everything out finds it in one place or the other
+        self.timer.put_off(item, pause);
+        None
+    }
+
     fn nudge(&self, count: u32) {
         // sequentially consistent with the count in `wait`: one of the two sees the other
         self.word.fetch_add(1, Ordering::SeqCst);
@@ -205,18 +237,15 @@ impl ThreadQueue {
         let items = {
             let mut books = self.shared.books();
             books.closed = true;
-            if cancel { std::mem::take(&mut books.queue) } else { VecDeque::new() }
+            if cancel { self.shared.take_all(&mut books) } else { Vec::new() }
         };
-        let again = if cancel { self.shared.timer.take_again() } else { Vec::new() };
-        self.shared.books().later -= again.len();
         self.shared.nudge(u32::MAX);
         self.shared.timer.nudge();
-        for item in items.into_iter().chain(again) {
-            let future = item.future.bind(py);
-            match item.last_error {
-                // it has begun, so it cannot be cancelled: its last failure stands
-                Some(error) => Future::finish(future, None, Some(error))?,
-                None => drop(future.call_method0("cancel")?),
+        for item in items {
+            if item.last_error.is_some() {
+                item.fail(py)?;
+            } else {
+                item.future.bind(py).call_method0("cancel")?;
             }
         }
         Ok(())
@@ -239,17 +268,22 @@ impl ThreadQueue {
                 books.threads -= 1;
                 books.abandoned.push(thread);
             };
-            let again = shared.timer.turn(py, over, give_up);
+            let mut again = shared.timer.turn(py, over, give_up);
             let (fresh, wake) = {
                 let mut books = shared.books();
                 books.later -= again.len();
-                for item in again.into_iter().rev() {
-                    books.queue.push_front(item);
+                if !books.last_tries {
+                    again.drain(..).rev().for_each(|item| books.queue.push_front(item));
                 }
                 books.call_for_threads()
             };
             if wake > 0 {
                 shared.nudge(wake as u32);
+            }
+            for item in again {
+                if let Err(error) = item.fail(py) {
+                    error.write_unraisable(py, None); // the others are to be told all the same
+                }
             }
             for _ in 0..fresh {
                 if let Err(error) = start.call0() {
@@ -264,11 +298,9 @@ impl ThreadQueue {
         let items = {
             let mut books = self.shared.books();
             books.broken = true;
-            std::mem::take(&mut books.queue)
+            self.shared.take_all(&mut books)
         };
-        let again = self.shared.timer.take_again();
-        self.shared.books().later -= again.len();
-        for item in items.into_iter().chain(again) {
+        for item in items {
             let future = item.future.bind(py);
             if item.errors > 0 || Future::set_running_or_notify_cancel(future)? {
                 Future::finish(future, None, Some(error.clone().unbind()))?;
@@ -394,8 +426,10 @@ fn run_item(py: Python<'_>, shared: &Shared, item: Item) -> PyResult<bool> {
         let (future, plan) = (future.clone().unbind(), Some(plan.clone()));
         let errors = errors + 1;
         let again = Item { future, function, args, kwargs, plan, context, errors, last_error };
-        shared.books().later += 1;
-        shared.timer.put_off(again, pause);
+        if let Some(last) = shared.put_off(again, pause) {
+            shared.answered.fetch_add(1, Ordering::Relaxed);
+            last.fail(py)?;
+        }
         return Ok(true);
     }
     // gone before anybody learns of the result, as the standard pool promises

@@ -305,10 +305,8 @@ class Hosts(Service):
             told.add_note(
                 f"It was ended since {host.late.fn} blocked its event loop beyond a time limit."
             )
-        options = call.options
-        again = loss[3] == "crash" or isinstance(told, options.retry_on or ())
-        tries = len(call.losses) + call.errors
-        if again and not call.terminated and tries <= (options.retries or 0):
+        again = loss[3] == "crash" or isinstance(told, call.options.retry_on or ())
+        if again and self.has_a_try_left(call):
             self.begun.pop(call.future, None)
             self.try_again(call, told)
             return

@@ -14,6 +14,8 @@ for any number of them) and wait for futures; nothing else is shared.
 | paused | the pause is over | in the line, at its head |
 | | the pool is shut down with `cancel_futures` | done: its last failure stands |
 
+After a shutdown with `cancel_futures` no call is to be tried again.
+
 # The service
 
 | it is | left when | it is then |
@@ -153,6 +155,7 @@ class Service:
         self.killed_at = None
         self.is_to_end = _Latch()  # by `kill`; and the thread's end
         self.serving = self.over = False
+        self.last_tries = False  # what fails now fails for good
         self.loop = self.thread = None
         self._starting = threading.Lock()
 
@@ -337,12 +340,7 @@ class Service:
             value = terminated_error(call)
         elif self.why_broken is None:
             call.errors += 1
-            options = call.options
-            if (
-                not call.terminated
-                and len(call.losses) + call.errors <= (options.retries or 0)
-                and isinstance(value, options.retry_on or ())
-            ):
+            if isinstance(value, call.options.retry_on or ()) and self.has_a_try_left(call):
                 self.try_again(call, value)
                 return
         _set(call.future, None, value)
@@ -358,6 +356,12 @@ class Service:
     def _go_on_once(self):
         self._going_on = False
         self.go_on()
+
+    def has_a_try_left(self, call):
+        """Whether a call that has failed may be begun once more."""
+        if call.terminated or self.last_tries:
+            return False
+        return len(call.losses) + call.errors <= (call.options.retries or 0)
 
     def try_again(self, call, failure):
         """Puts a call back into the line after a pause."""
@@ -384,6 +388,7 @@ class Service:
             future.cancel()  # it has not begun
 
     def _cancel_late(self):
+        self.last_tries = True
         self._cancel_line()
         for call, timer in list(self.paused.values()):
             timer.cancel()

@@ -53,6 +53,8 @@ pub(super) struct Core {
     pub queue: VecDeque<Task>,
     /// Tasks that are to be tried again, by when.
     pub later: BTreeMap<(Moment, TaskId), Task>,
+    /// What fails now fails for good.
+    pub last_tries: bool,
     /// When the driver will look after limits and later tries, as it knows itself.
     pub promised: Moment,
     /// That has moved: it must be woken.
@@ -111,6 +113,7 @@ impl Core {
         Self {
             queue: VecDeque::new(),
             later: BTreeMap::new(),
+            last_tries: false,
             promised: NEVER,
             hurry: false,
             overseeing: false,
@@ -375,7 +378,7 @@ impl Core {
     }
 
     /// Takes everything back that has not begun, but for the first task of each worker, which
-    /// counts as begun: the worker may be on its way to it.
+    /// counts as begun: the worker may be on its way to it. If that fails, it is not tried again.
     pub fn cancel_all(&mut self) {
         for index in 0..self.lives.len() {
             let but_one = self.lives[index].sent.len().saturating_sub(1);
@@ -387,6 +390,7 @@ impl Core {
         for task in std::mem::take(&mut self.queue).into_iter().chain(later) {
             self.finish(task, Outcome::Cancelled);
         }
+        self.last_tries = true;
     }
 
     // -- workers -------------------------------------------------------------------------

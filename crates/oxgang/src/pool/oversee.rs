@@ -294,7 +294,7 @@ impl Core {
         };
         let cause = tries.deaths.last().filter(|_| died).map(|death| &death.cause);
         let chance = RandomState::new().hash_one(sent.task.id);
-        let wanted = self.broken.is_none() && sent.task.completion.wanted();
+        let wanted = self.broken.is_none() && !self.last_tries && sent.task.completion.wanted();
         let Some(pause) = tries.pause(options, cause, chance).filter(|_| wanted) else {
             return Some(sent);
         };
