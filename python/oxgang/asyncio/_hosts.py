@@ -187,11 +187,14 @@ class Hosts(Service):
         if buffers is not None:
             host.apart = True
         what = number, function, arguments, buffers, limit, grace
-        if not host.outgoing:
-            self.loop.call_soon(self._send, host)
         host.outgoing.append((_host.RUN, call.number, call.fn, *what))
         if limit is not None:
             self._look_later(host, call)
+
+    def all_begun(self):
+        for host in self.hosts:
+            if host.outgoing:
+                self._send(host)
 
     def _order(self, host, order):
         host.outgoing.append(order)
@@ -205,6 +208,12 @@ class Hosts(Service):
             host.orders.put(_host.packed(orders, apart))
 
     def _hear(self, host):
+        # what follows from all the news follows at once: nobody else's turn of the loop, and so of
+        # the interpreter, lies between
+        with self.going_on():
+            self._take_news(host)
+
+    def _take_news(self, host):
         done = _host.DONE
         while True:
             try:
@@ -263,7 +272,7 @@ class Hosts(Service):
     def _host_over(self, host):
         if host not in self.hosts:
             return
-        self._hear(host)
+        self._take_news(host)
         self.hosts.remove(host)
         self.loop.remove_reader(host.news._watch_fd())
         self._take_back(host)

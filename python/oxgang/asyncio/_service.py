@@ -308,6 +308,7 @@ class Service:
                     call.failure = None
                     begun[call.future] = call
                     self.begin(call)
+            self.all_begun()
             if line and len(begun) == limit < self.limit:
                 self.soon()
         idle = not (self.line or self.begun or self.paused)
@@ -350,6 +351,16 @@ class Service:
         if not self._going_on:
             self._going_on = True
             self.loop.call_soon(self._go_on_once)
+
+    @contextlib.contextmanager
+    def going_on(self):
+        """Goes on at the end of the block, and for all that is over in it."""
+        self._going_on, before = True, self._going_on
+        try:
+            yield
+        finally:
+            self._going_on = before
+            self.go_on()
 
     _going_on = False
 
@@ -436,6 +447,9 @@ class Service:
     def begin(self, call):
         """Begins a call."""
         raise NotImplementedError
+
+    def all_begun(self):
+        """All have begun that may just now."""
 
     def end_call(self, call):
         """Ends one that has begun."""
