@@ -58,6 +58,7 @@ __all__ = [
     "Waiter",
     "__version__",
     "call_soon_threadsafe",
+    "dump",
     "hold_lifeline",
     "run_options",
     "stop_at_main",
@@ -493,6 +494,9 @@ class Sink:
     def write(self, data: Buffer, /) -> int: ...
     def take(self) -> Pickle: ...
     def take_bytes(self) -> bytes: ...
+
+def dump(kind: int, obj: Any) -> bytes | Pickle | tuple[Pickle, list[memoryview]]:
+    """The pickle of an object, at the first attempt; see `oxgang._pickling.dump_otherwise`."""
 
 class NeedsValue(Exception):
     """A function or class of ``__main__`` was met, whose name means nothing elsewhere."""

@@ -21,11 +21,13 @@ mod line;
 mod local_queue;
 mod message;
 mod payload;
+mod picklers;
 mod pool;
 mod port;
 mod python;
 mod queue;
 mod raw;
+mod reducers;
 mod results;
 mod sink;
 mod sync;
@@ -66,6 +68,8 @@ mod _core {
     use crate::line::{Line, LinePlaces};
     #[pymodule_export]
     use crate::local_queue::LocalQueue;
+    #[pymodule_export]
+    use crate::picklers::dump;
     #[pymodule_export]
     use crate::pool::{PoolHandle, ProcessPool, Sendable};
     #[pymodule_export]
