@@ -1,4 +1,4 @@
-"""`AsyncResult` and `MapResult`: what a pool's calls will give, on futures."""
+"""`AsyncResult` and `MapResult`: what a pool's calls will give, on futures and on batches."""
 
 import threading
 from concurrent.futures import CancelledError
