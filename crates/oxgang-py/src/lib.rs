@@ -7,6 +7,7 @@
 
 mod awaiting;
 mod batch;
+mod calls;
 mod child;
 mod cli;
 mod codec;
@@ -89,7 +90,9 @@ mod _core {
     #[pymodule_export]
     use crate::threading::{RLock, ThreadBarrier, ThreadCondition, ThreadEvent, ThreadSemaphore};
     #[pymodule_export]
-    use crate::threads::{ThreadPool, ThreadQueue};
+    use crate::threads::ThreadQueue;
+    #[pymodule_export]
+    use crate::threads::pool::ThreadPool;
     #[pymodule_export]
     use crate::timer::ThreadOptions;
     #[pymodule_export]
