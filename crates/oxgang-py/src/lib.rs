@@ -27,6 +27,7 @@ mod python;
 mod queue;
 mod raw;
 mod results;
+mod run;
 mod sink;
 mod sync;
 mod template;
@@ -53,6 +54,8 @@ mod _core {
     #[pymodule_export]
     use crate::future::Future;
     #[pymodule_export]
+    use crate::future::settling::{launch, settle};
+    #[pymodule_export]
     use crate::gather::{SharedBarrier, SharedCondition, SharedEvent};
     #[pymodule_export]
     use crate::importing::Importer;
@@ -76,6 +79,8 @@ mod _core {
     use crate::raw::{Buffer, SharedRegion, Unlocked};
     #[pymodule_export]
     use crate::results::{ResultIterator, ResultLine};
+    #[pymodule_export]
+    use crate::run::{Run, RunDesk, are_plain};
     #[pymodule_export]
     use crate::sink::{NeedsValue, Pickle, Sink, stop_at_main};
     #[pymodule_export]

@@ -1,6 +1,5 @@
 """Calls of coroutine functions: what may be called, its future, and what became of it."""
 
-import asyncio
 import inspect
 import types
 
@@ -28,21 +27,13 @@ class CoroutineFuture(Future):
 class Call:
     """One call, from `submit` until its future is done."""
 
-    __slots__ = (
-        "args",
-        "began",
-        "context",
-        "errors",
-        "failure",
-        "fn",
-        "future",
-        "kwargs",
-        "limit",
-        "losses",
-        "number",
-        "options",
-        "terminated",
-    )
+    number = None
+    began = None  # when, on the monotonic clock; None: it never has
+    errors = 0  # what its tries so far have raised
+    losses = ()  # the workers they were lost with, as `crash_error` takes them
+    failure = None  # while it waits for its next try: how the last one ended
+    terminated = False
+    plain = None  # its function's number and its arguments, if nothing more needs to be said
 
     def __init__(self, future, fn, args, kwargs, *, context, options, limit):
         self.future = future
@@ -52,12 +43,6 @@ class Call:
         self.context = context
         self.options = options
         self.limit = limit  # seconds, None: any number; and the grace
-        self.number = None
-        self.began = None  # when, on the monotonic clock; None: it never has
-        self.errors = 0  # what its tries so far have raised
-        self.losses = ()  # the workers they were lost with, as `crash_error` takes them
-        self.failure = None  # while it waits for its next try: how the last one ended
-        self.terminated = False
 
     def cancel(self):
         """It has not begun, and will not."""
@@ -94,17 +79,11 @@ def name_of(fn):
 
 
 async def outcome(fn, args, kwargs):
-    """Runs the call: ``(whether it returned, value or error)``. A cancellation goes through."""
-    try:
-        awaitable = fn(*args, **kwargs)
-        del args, kwargs  # nobody's any more, whatever a traceback holds of this frame
-        if not hasattr(awaitable, "__await__"):
-            raise TypeError(
-                f"{name_of(fn)} gave no coroutine but a {type(awaitable).__name__}; submit an "
-                "async def"
-            )
-        return True, await awaitable
-    except (asyncio.CancelledError, GeneratorExit):
-        raise
-    except BaseException as error:
-        return False, error
+    """Runs a call of anything that may give a coroutine."""
+    awaitable = fn(*args, **kwargs)
+    del args, kwargs  # nobody's any more, whatever a traceback holds of this frame
+    if not hasattr(awaitable, "__await__"):
+        raise TypeError(
+            f"{name_of(fn)} gave no coroutine but a {type(awaitable).__name__}; submit an async def"
+        )
+    return await awaitable
