@@ -8,17 +8,23 @@ to which each pickle adds what its functions refer to.
 
 import sys
 import types
+from collections import ChainMap
+from functools import cached_property
 
 import cloudpickle
 from cloudpickle import cloudpickle as parts
 
 from oxgang._pickling import namespace
 
+# one of Python 3.11 has a lock
+_OURS = {cached_property: lambda one: (_cached_property, (one.func, one.attrname))}
+_REDUCERS = ChainMap(_OURS, cloudpickle.Pickler.dispatch_table)
+
 
 class Pickler(cloudpickle.Pickler):
     """Pickles by value what cannot be found by name in a worker."""
 
-    reducers = cloudpickle.Pickler.dispatch_table
+    dispatch_table = _REDUCERS
 
     def _dynamic_function_reduce(self, func):
         home = _home_of(func)
@@ -42,6 +48,13 @@ class Pickler(cloudpickle.Pickler):
             made = _class_of_main, (obj.__qualname__, *reduced[:2])
             return (*made, (reduced[2], obj.__qualname__), None, None, _set_class)
         return reduced
+
+
+def _cached_property(function, name):
+    made = cached_property(function)
+    if name is not None:
+        made.__set_name__(None, name)
+    return made
 
 
 class _Namespace:

@@ -37,15 +37,12 @@ def _reducers():
     that needs it."""
     global _table, _tables, _sizes
     if _tables is None:
-        # asked for every pickle, so the usual answer comes first
-        if _EXTRA not in sys.modules and _ALIAS not in sys.modules:
-            return None
-        reduction = _standard.loaded(_EXTRA)
-        if reduction is None:
+        extra = extra_reducers()
+        if extra is None:
             return None
         import copyreg
 
-        _tables = copyreg.dispatch_table, reduction.ForkingPickler._extra_reducers
+        _tables = copyreg.dispatch_table, extra
     common, extra = _tables
     if (sizes := (len(common), len(extra))) != _sizes:
         _table, _sizes = {**common, **extra}, sizes
@@ -57,6 +54,15 @@ def _reducers():
 
 
 _table = _tables = _sizes = None
+
+
+def extra_reducers():
+    """The standard ForkingPickler's own dispatch table; None while nobody has loaded that."""
+    # asked for every pickle, so the usual answer comes first
+    if _EXTRA not in sys.modules and _ALIAS not in sys.modules:
+        return None
+    reduction = _standard.loaded(_EXTRA)
+    return None if reduction is None else reduction.ForkingPickler._extra_reducers
 
 
 class _Outbound(Pickler):
@@ -249,7 +255,7 @@ def _by_value(obj, apart):
     if table is not None:
         from collections import ChainMap
 
-        table = ChainMap(ByValue.reducers, table)
+        table = ChainMap(ByValue.dispatch_table, table)
     try:
         return _dump_anew(ByValue, obj, table, apart)
     except _ReadOnly:
@@ -278,12 +284,36 @@ def dump_callable(function):
     data = dumps(function)
     if not main or not isinstance(function, types.FunctionType):
         return data, None
+    from oxgang._watching import watch_function
+
     watched = []
-    return data, watched if _watch(function, watched, set()) else None
+    return data, watched if watch_function(function, watched, set()) else None
 
 
 def load_callable(data):
     return loads(data)
+
+
+def dump_class(cls):
+    """A class of ``__main__`` by value, as bytes, and what they hold for, as `dump_callable` has it
+    and besides ``(cell, None, value)`` and ``(class, None, None)``: as long as the cell has that
+    value, as long as the class is not changed. None if that cannot be said."""
+    from oxgang._watching import watch_class
+
+    watched = []
+    return (_by_value(cls, False), watched) if watch_class(cls, watched, set()) else None
+
+
+def rebuild(cls, state):
+    """An instance as pickle rebuilds it that has a state and nothing else."""
+    instance = cls.__new__(cls)
+    if state:
+        set_state = getattr(instance, "__setstate__", None)
+        if set_state is not None:
+            set_state(state)
+        else:
+            instance.__dict__.update(state)
+    return instance
 
 
 def _importable(obj):
@@ -292,36 +322,6 @@ def _importable(obj):
     for part in obj.__qualname__.split("."):
         found = getattr(found, part, None)
     return found is obj and getattr(module, "__spec__", None) is not None
-
-
-def _watch(function, watched, seen):
-    """Notes the globals that a function of __main__ refers to; False if it has state that can
-    change unseen (a closure, or default arguments)."""
-    if function in seen:
-        return True
-    seen.add(function)
-    if function.__closure__ or function.__defaults__ or function.__kwdefaults__:
-        return False
-    known = function.__globals__
-    for name in _global_names(function.__code__):
-        if name in known:
-            value = known[name]
-            watched.append((known, name, value))
-            if (
-                isinstance(value, types.FunctionType)
-                and value.__module__ == "__main__"
-                and not _watch(value, watched, seen)
-            ):
-                return False
-    return True
-
-
-def _global_names(code):
-    names = set(code.co_names)
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            names |= _global_names(constant)
-    return names
 
 
 # -- errors -----------------------------------------------------------------------------

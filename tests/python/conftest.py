@@ -1,6 +1,8 @@
 """Fixtures of the Python tests: pools, engines, a folder to meet in."""
 
 import concurrent.futures as standard
+import gc
+import warnings
 
 import oxgang.concurrent.futures as ours
 import pytest
@@ -12,6 +14,27 @@ from tasks import Folder
 def make_pool(request):
     """Makes an executor, the standard's or ours; the test closes it."""
     return MAKERS[request.param]
+
+
+SHAPES = {"thread": {}, "processes": {"processes": 2}}
+
+
+@pytest.fixture(params=SHAPES)
+def shape(request):
+    """Options of a pool of coroutines, which make it one or the other kind."""
+    return SHAPES[request.param]
+
+
+@pytest.fixture
+def no_complaint(caplog):
+    """No task is destroyed, no coroutine goes unawaited, no exception is lost on the way."""
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        yield
+        gc.collect()
+    assert [str(one.message) for one in seen if "never awaited" in str(one.message)] == []
+    told = [record.getMessage() for record in caplog.records if record.name == "asyncio"]
+    assert [text for text in told if "destroyed" in text] == []
 
 
 @pytest.fixture(params=["thread", "process"])

@@ -84,6 +84,125 @@ def test_classes_go_there_and_come_back_as_themselves(program):
     assert out == ["True"] * 3
 
 
+def test_instances_of_the_programs_classes(program):
+    out = program(
+        """
+        import dataclasses
+        from functools import cached_property
+        @dataclasses.dataclass
+        class Base:
+            number: int
+            def total(self):
+                return self.number + sum(self.more)
+        @dataclasses.dataclass
+        class Order(Base):
+            more: list = dataclasses.field(default_factory=list)
+            @cached_property
+            def twice(self):
+                return 2 * self.total()
+            @classmethod
+            def empty(cls):
+                return cls(0)
+            class Part:
+                pass
+        def twice(order):
+            return order.twice
+        def again(order):
+            return Order(order.number + 1, [order])
+        with ProcessPoolExecutor(2) as pool:
+            print(*pool.map(twice, [Order(n, [1, 2]) for n in range(4)]))
+            print(sum(pool.submit(twice, Order(n)).result() for n in range(100)))
+            back = [pool.submit(again, Order(n)).result() for n in range(50)]
+            print(back == [Order(n + 1, [Order(n)]) for n in range(50)])
+            print(type(back[0].more[0]) is Order)
+            both = lambda one: len(one[0].more) + one[1].number
+            print(*pool.map(both, [(Order(1), Base(2))] * 3))
+            part = pool.submit(lambda part: part, Order.Part()).result()
+            print(type(part) is Order.Part)
+        """
+    )
+    assert out == [*["6", "8", "10", "12", "9900", "True", "True", "2", "2", "2", "True"]]
+
+
+def test_what_changes_in_a_class_is_seen_by_the_next_task(program):
+    """Its methods, what they refer to, its attributes and what is in them; and its bases'."""
+    out = program(
+        """
+        import dataclasses
+        factor = 10
+        def helper(x):
+            return x
+        def scaled(method):
+            bonus = [0]
+            def wrapper(self):
+                return method(self) + len(bonus)
+            wrapper.bonus = bonus
+            return wrapper
+        class Above:
+            shift = 0
+        @dataclasses.dataclass
+        class Price(Above):
+            amount: int
+            def value(self):
+                return helper(self.amount) * factor + self.shift
+        class Kept:
+            seen = []
+            def __init__(self):
+                self.n = 1
+        class Wrapped:
+            @scaled
+            def value(self):
+                return 1
+        value = lambda one: one.value()
+        with ProcessPoolExecutor(1) as pool:
+            ask = lambda: print(pool.submit(value, Price(3)).result())
+            ask(); ask()
+            factor = 100
+            ask()
+            helper = lambda x: x + 1
+            ask()
+            Above.shift = 7
+            ask()
+            Price.value = lambda self: "another"
+            ask()
+            for n in range(3):
+                Kept.seen.append(n)
+                print(pool.submit(lambda one: len(one.seen) + one.n, Kept()).result())
+            wrapped = Wrapped()
+            print(pool.submit(value, wrapped).result())
+            Wrapped.value.bonus.append(1)
+            print(pool.submit(value, wrapped).result())
+        """
+    )
+    assert out == [*["30", "30", "300", "400", "407", "another", "2", "3", "4", "2", "3"]]
+
+
+def test_a_class_that_cannot_go_by_value_goes_as_ever(program):
+    out = program(
+        """
+        import threading
+        lock = threading.Lock()
+        class Locked:
+            def __init__(self, n):
+                self.n = n
+            def use(self):
+                with lock:
+                    return self.n
+        class Fine:
+            def __init__(self, n):
+                self.n = n
+        with ProcessPoolExecutor(1) as pool:
+            try:
+                pool.submit(len, [Locked(1)]).result()
+                print("arrived")
+            except Exception as error:
+                print(type(error).__name__)
+            print(pool.submit(lambda one: one.n, Fine(4)).result())
+        """
+    )
+    assert out[-1] == "4" and out[0] in ("TypeError", "PicklingError", "arrived", "PayloadError")
+
+
 def test_exceptions_of_the_program_can_be_caught(program):
     out = program(
         """

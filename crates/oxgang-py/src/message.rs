@@ -23,7 +23,7 @@ use pyo3::exceptions::{PyMemoryError, PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyTuple};
 
-use crate::codec::{self, Block, Encoded, PICKLED, PLAIN};
+use crate::codec::{self, Block, Encoded, Mains, PICKLED, PLAIN};
 use crate::payload::{dumped, lend};
 use crate::python::names;
 use crate::raw::{self, Buffer, Lent};
@@ -83,7 +83,7 @@ impl<'py> Message<'py> {
     }
 
     fn plain<const N: usize>(values: [&Bound<'py, PyAny>; N]) -> PyResult<Option<Self>> {
-        let Some(encoded) = codec::encode(values) else { return Ok(None) };
+        let Some(encoded) = codec::encode(values, Mains::ByName)? else { return Ok(None) };
         let lent = lend(&encoded.apart)?;
         Ok(Some(Self::with(Body::Plain(encoded), lent)))
     }

@@ -18,7 +18,7 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyTuple};
 
-use crate::codec::{self, Encoded, Far, Input, PICKLED, PLAIN};
+use crate::codec::{self, Encoded, Far, Input, Mains, PICKLED, PLAIN};
 use crate::limits;
 use crate::python::{names, standard};
 use crate::raw::{Buffer, Lent};
@@ -50,7 +50,7 @@ pub fn of_call(
     args: &Bound<'_, PyTuple>,
     kwargs: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<Call> {
-    let encoded = plain(args, kwargs);
+    let encoded = plain(args, kwargs)?;
     if !encoded.as_ref().is_some_and(Encoded::is_short) && pool.is_full() {
         let (args, kwargs) = (args.clone().unbind(), kwargs.map(|dict| dict.clone().unbind()));
         return Ok(Call::Late(LateCall { args, kwargs }));
@@ -61,7 +61,7 @@ pub fn of_call(
 /// The payload that was to be made later.
 pub fn of_late_call(py: Python<'_>, store: &Arc<Store>, late: &LateCall) -> PyResult<Payload> {
     let (args, kwargs) = (late.args.bind(py), late.kwargs.as_ref().map(|dict| dict.bind(py)));
-    made(store, plain(args, kwargs), args, kwargs)
+    made(store, plain(args, kwargs)?, args, kwargs)
 }
 
 fn made(
@@ -81,10 +81,10 @@ fn made(
 fn plain<'py>(
     args: &Bound<'py, PyTuple>,
     kwargs: Option<&Bound<'py, PyDict>>,
-) -> Option<Encoded<'py>> {
+) -> PyResult<Option<Encoded<'py>>> {
     let none = args.py().None().into_bound(args.py());
     let kwargs = kwargs.filter(|kwargs| !kwargs.is_empty()).map_or(&none, |dict| dict.as_any());
-    codec::encode([args.as_any(), kwargs])
+    codec::encode([args.as_any(), kwargs], Mains::ByValue)
 }
 
 /// A pickle of the value, by `dump`: the pickle, or the pickle and what goes apart.
@@ -185,7 +185,7 @@ pub fn to_call<'py>(
 /// The result of the worker's task.
 pub fn of_value(worker: &Worker, value: &Bound<'_, PyAny>) -> PyResult<Payload> {
     let (py, to) = (value.py(), To { store: worker.store(), came: worker.attached() });
-    if let Some(encoded) = codec::encode([value]) {
+    if let Some(encoded) = codec::encode([value], Mains::ByName)? {
         return settled_plain(py, to, encoded);
     }
     pickled(to, &names(py)?.dump_result, value)
@@ -274,7 +274,7 @@ pub fn of_error(py: Python<'_>, error: PyErr, decoding: bool) -> PyResult<Payloa
     };
     let parts = names(py)?.dump_error.call1(py, (error,))?;
     // a tuple of bytes and texts; a text that is no valid Unicode is left out by dump_error
-    if let Some(encoded) = codec::encode([parts.bind(py)])
+    if let Some(encoded) = codec::encode([parts.bind(py)], Mains::ByName)?
         && encoded.apart.is_empty()
     {
         return Ok(encoded.into_payload());

@@ -2,7 +2,9 @@
 //!
 //! Safety: the one file of this crate with unsafe code. Descriptors come from Python as numbers
 //! ([`adopt`]); a thread is asked what Python calls it ([`thread_ident`]), and for its
-//! context ([`copy_context`]); coroutines are stepped ([`step`]); bytes of Python objects are looked at while they are copied ([`Lent`]), reference counts while
+//! context ([`copy_context`]); coroutines are stepped ([`step`]); classes are asked for their state, and
+//! instances of plain ones made and filled ([`new_instance`]); bytes of Python objects are looked at
+//! while they are copied ([`Lent`]), reference counts while
 //! objects are encoded ([`is_shared`]); mapped
 //! blocks are shown to Python through the buffer protocol ([`Buffer`]).
 
@@ -20,7 +22,7 @@ use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyBufferError, PyOSError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyDict, PyString, PyTuple, PyType};
 
 /// Takes a descriptor over from Python.
 pub fn adopt(fd: i32) -> PyResult<OwnedFd> {
@@ -76,6 +78,68 @@ pub fn step<'py>(
 pub fn is_shared(object: &Bound<'_, PyAny>, holders: isize) -> bool {
     // SAFETY: the object lives, since it is borrowed, and the interpreter is attached.
     unsafe { ffi::Py_REFCNT(object.as_ptr()) > holders as ffi::Py_ssize_t }
+}
+
+/// The number of the state that a class is in: another one, or none, as soon as anything about it
+/// or its bases is changed; never that of another class.
+pub fn type_state(class: &Bound<'_, PyType>) -> Option<u32> {
+    // SAFETY: the class lives, since it is borrowed, and the interpreter is attached, under which
+    // the number is written.
+    let state = unsafe { (*class.as_type_ptr()).tp_version_tag };
+    (state != 0).then_some(state)
+}
+
+/// Whether the class was made while the program ran, by a class statement for one.
+pub fn is_heap_type(class: &Bound<'_, PyType>) -> bool {
+    // SAFETY: the class lives, since it is borrowed.
+    unsafe { ffi::PyType_HasFeature(class.as_type_ptr(), ffi::Py_TPFLAGS_HEAPTYPE) != 0 }
+}
+
+/// Whether instances of the class are made by `object.__new__`.
+pub fn is_made_by_object(class: &Bound<'_, PyType>) -> bool {
+    // SAFETY: both classes live, and the function is only looked at.
+    let (own, usual) = unsafe { ((*class.as_type_ptr()).tp_new, ffi::PyBaseObject_Type.tp_new) };
+    matches!((own, usual), (Some(own), Some(usual)) if std::ptr::fn_addr_eq(own, usual))
+}
+
+/// `object.__new__(class)`.
+///
+/// # Panics
+/// If the class makes its instances in another way.
+pub fn new_instance<'py>(class: &Bound<'py, PyType>) -> PyResult<Bound<'py, PyAny>> {
+    assert!(is_made_by_object(class), "object.__new__ knows nothing of such instances");
+    let (py, nothing) = (class.py(), PyTuple::empty(class.py()));
+    // SAFETY: the class's own `tp_new`, which is `object`'s (checked), with an empty tuple and no
+    // keywords; a new reference comes back, or null and an error that is set.
+    unsafe {
+        let make = ffi::PyBaseObject_Type.tp_new.expect("checked above");
+        let made = make(class.as_type_ptr(), nothing.as_ptr(), std::ptr::null_mut());
+        Bound::from_owned_ptr_or_err(py, made)
+    }
+}
+
+/// The dict of an instance, whatever its class has to say about `__dict__`.
+pub fn instance_dict<'py>(instance: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
+    let py = instance.py();
+    // SAFETY: the instance lives, and the interpreter is attached; a new reference comes back, or
+    // null and an error that is set: also for what has no dict.
+    let dict = unsafe {
+        let dict = ffi::PyObject_GenericGetDict(instance.as_ptr(), std::ptr::null_mut());
+        Bound::from_owned_ptr_or_err(py, dict)?
+    };
+    Ok(dict.cast_into()?)
+}
+
+/// `object.__setattr__(instance, name, value)`.
+pub fn set_own_attribute(
+    instance: &Bound<'_, PyAny>,
+    name: &Bound<'_, PyString>,
+    value: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    // SAFETY: all three live, and the interpreter is attached; -1 says that an error is set.
+    let set =
+        unsafe { ffi::PyObject_GenericSetAttr(instance.as_ptr(), name.as_ptr(), value.as_ptr()) };
+    if set == 0 { Ok(()) } else { Err(PyErr::fetch(instance.py())) }
 }
 
 /// The bytes of a Python object, as long as this lives: the object can neither move nor resize
