@@ -33,14 +33,18 @@ class Call:
     losses = ()  # the workers they were lost with, as `crash_error` takes them
     failure = None  # while it waits for its next try: how the last one ended
     terminated = False
-    plain = None  # its function's number and its arguments, if nothing more needs to be said
+    context = None
+    # of those that go to other processes
+    encoded = None  # the function; see `Functions`
+    buffers = None  # that belong to the arguments, which are a pickle then
+    plain = None  # the function's number, if that and plain arguments are all there is to say
 
-    def __init__(self, future, fn, args, kwargs, *, context, options, limit):
+    # no names are given: there is one for each call
+    def __init__(self, future, fn, args, kwargs, options, limit):  # noqa: PLR0917
         self.future = future
         self.fn = fn
         self.args = args
         self.kwargs = kwargs
-        self.context = context
         self.options = options
         self.limit = limit  # seconds, None: any number; and the grace
 

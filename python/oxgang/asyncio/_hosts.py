@@ -135,14 +135,13 @@ class Hosts(Service):
 
     def prepare(self, call, encoded):
         """Encodes a call, at once: what becomes of the arguments later is the caller's affair."""
-        number, function, call.fn = encoded
+        call.encoded = encoded
+        number, _, call.fn = encoded
         if call.kwargs or not _core.are_plain(call.args):
-            arguments = _host.encoded(_pickling.dump_call, (call.args, call.kwargs))
-        else:
-            arguments = call.args, None
-            if number and call.limit[0] is None:
-                call.plain = number, call.args
-        call.args = number, function, *arguments
+            made = _host.encoded(_pickling.dump_call, (call.args, call.kwargs))
+            call.args, call.buffers = made
+        elif number and call.limit[0] is None:
+            call.plain = number
         call.kwargs = None
 
     # -- in the loop's thread --------------------------------------------------------------------
@@ -209,15 +208,15 @@ class Hosts(Service):
             call.number = next(self.numbers)
         call.began = monotonic()
         host.calls[call.number] = call
-        number, function, arguments, buffers = call.args
+        number, function, _ = call.encoded
         limit, grace = call.limit
         if number and number in host.functions:
             function = None
         elif number:
             host.functions.append(number)
-        if buffers is not None:
+        if call.buffers is not None:
             host.apart = True
-        what = number, function, arguments, buffers, limit, grace
+        what = number, function, call.args, call.buffers, limit, grace
         host.outgoing.append((_host.RUN, call.number, call.fn, *what))
         if limit is not None:
             self._look_later(host, call)

@@ -174,8 +174,9 @@ class CoroutinePoolExecutor(KillableExecutor):
         options, limit, encoded = shape
         future = CoroutineFuture()
         future._service = self._service
-        context = copy_context() if self._context else None
-        call = Call(future, fn, args, kwargs, context=context, options=options, limit=limit)
+        call = Call(future, fn, args, kwargs, options, limit)
+        if self._context:
+            call.context = copy_context()
         if encoded is not None:
             self._service.prepare(call, encoded)
         return call

@@ -2,7 +2,7 @@
 //!
 //! What has nothing special about it takes no step of Python here; see `oxgang.asyncio._hosts`.
 
-use pyo3::exceptions::{PyIndexError, PyKeyError, PyTypeError};
+use pyo3::exceptions::{PyIndexError, PyKeyError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyIterator, PyList, PyTuple};
@@ -72,11 +72,10 @@ pub fn launch(
     let (mut count, mut known) = (0, None::<Bound<'_, PyAny>>);
     while count < most {
         let Ok(call) = line.get_item(0) else { break };
-        let plain = call.getattr(intern!(py, "plain"))?;
-        if plain.is_none() || !call.getattr(intern!(py, "number"))?.is_none() {
+        let function = call.getattr(intern!(py, "plain"))?;
+        if function.is_none() || !call.getattr(intern!(py, "number"))?.is_none() {
             break;
         }
-        let (function, args) = pair(&plain)?.ok_or_else(|| PyTypeError::new_err("no pair"))?;
         // they are few, and mostly the same one
         if !known.as_ref().is_some_and(|known| known.is(&function)) {
             if !functions.contains(&function)? {
@@ -103,7 +102,7 @@ pub fn launch(
         call.setattr(intern!(py, "began"), now)?;
         begun.set_item(&future, &call)?;
         calls.set_item(&number, &call)?;
-        orders.append((number, function, args))?;
+        orders.append((number, function, call.getattr(intern!(py, "args"))?))?;
         count += 1;
     }
     Ok(count)
