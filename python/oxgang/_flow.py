@@ -73,20 +73,42 @@ class Window:
         self.batch = max(1, size // 4)
 
 
+class Line(deque):
+    """Futures that are submitted and not yet yielded, the oldest first."""
+
+    __slots__ = ()
+
+    def wait(self, seconds):
+        """Whether the oldest is done within so many seconds."""
+        return _is_done_within(self[0], seconds)
+
+    def busy(self, enough):
+        """How many are not done; stops counting at `enough`. The newest are likely."""
+        count = 0
+        for future in reversed(self):
+            if not future.done():
+                count += 1
+                if count == enough:
+                    break
+        return count
+
+
 class Feed:
-    """The items still to be submitted; taking one from `started` submits it."""
+    """The items still to be submitted; taking one from `started` submits it, for `line`."""
 
-    __slots__ = ("error", "open", "started")
+    __slots__ = ("error", "line", "open", "started")
 
-    def __init__(self, started):
+    def __init__(self, started, line):
         self.started = started
+        self.line = line
         self.open = True
         self.error = None
 
-    def fill(self, line, count):
-        """Submit up to `count` more and append them to `line`."""
+    def fill(self, count):
+        """Submit up to `count` more and append them to the line."""
         if not self.open or count <= 0:
             return
+        line = self.line
         before = len(line)
         try:
             line.extend(islice(self.started, count))
@@ -111,10 +133,10 @@ def oldest_first(started, window, deadline=None):
 
     Taking a future from `started` must submit its task.
     """
-    feed = Feed(started)
-    line = deque()
+    line = Line()
+    feed = Feed(started, line)
     try:
-        feed.fill(line, window.size + window.batch)
+        feed.fill(window.size + window.batch)
         if not line:
             feed.finish()
         yield
@@ -126,34 +148,34 @@ def oldest_first(started, window, deadline=None):
                     wait_for_oldest(line, feed, window, deadline)
                 yield line.popleft()
             window.adapt(count, monotonic() - begun)
-            feed.fill(line, window.size + window.batch - len(line))
+            feed.fill(window.size + window.batch - len(line))
         feed.finish()
     finally:
         _cancel(line)
 
 
 def wait_for_oldest(line, feed, window, deadline):
-    """Wait until line[0] is done, and keep the workers busy meanwhile.
+    """Wait until the oldest of `line` is done, and keep the workers busy meanwhile.
 
     One slow item must not stop the others: when what was submitted after it is nearly all
     done, more is submitted, up to the most that may lie unread.
     """
-    oldest, glance = line[0], GLANCE_S
+    glance = GLANCE_S
     while True:
         wait = glance if feed.open and len(line) < window.most else None
         if deadline is not None:
             left = _time_left(deadline)
             wait = left if wait is None else min(wait, left)
-        if _is_done_within(oldest, wait):
+        if line.wait(wait):
             return
         if deadline is not None and monotonic() >= deadline:
             raise TimeoutError(TIME_IS_OVER)
         if len(line) < window.most:
-            idle = window.size - _busy(line, window.size)
+            idle = window.size - line.busy(window.size)
             if idle >= window.size - 1:
                 window.adapt(idle, glance)  # only the oldest is at work: look further ahead
             before = len(line)
-            feed.fill(line, min(idle, window.most - before))
+            feed.fill(min(idle, window.most - before))
             # what was submitted now may be done as soon as what was before
             glance = GLANCE_S if len(line) > before else min(2 * glance, LONGEST_GLANCE_S)
 
@@ -168,17 +190,6 @@ def _is_done_within(future, seconds):
     return future.done()
 
 
-def _busy(line, enough):
-    """How many of `line` are not done; stops counting at `enough`. The newest are likely."""
-    count = 0
-    for future in reversed(line):
-        if not future.done():
-            count += 1
-            if count == enough:
-                break
-    return count
-
-
 def as_done(started, window, deadline=None):
     """Yield the futures that the iterator `started` gives as they are done."""
     events = SimpleQueue()
@@ -190,10 +201,10 @@ def as_done(started, window, deadline=None):
             future.add_done_callback(events.put)
             yield future
 
-    feed = Feed(watched())
     submitted, ready = deque(), deque()
+    feed = Feed(watched(), submitted)
     try:
-        feed.fill(submitted, window.size + window.batch)
+        feed.fill(window.size + window.batch)
         if not submitted:
             feed.finish()
         yield
@@ -206,7 +217,7 @@ def as_done(started, window, deadline=None):
                 running.pop(ready[0])
                 yield ready.pop()
             window.adapt(count, monotonic() - begun)
-            feed.fill(submitted, window.size + window.batch - len(running))
+            feed.fill(window.size + window.batch - len(running))
         feed.finish()
     finally:
         _cancel(running)
@@ -309,7 +320,7 @@ class _EventFlow:
         self.again = []  # heap of (when, index, Item)
         self.line = deque()  # ordered only: the items not in `ready`, oldest first
         self.ready = deque()
-        self.feed = Feed(starmap(self.start_new, enumerate(calls)))
+        self.feed = Feed(starmap(self.start_new, enumerate(calls)), self.line)
 
     def start_new(self, index, call):
         return self.start(Item(index, call))
@@ -324,7 +335,7 @@ class _EventFlow:
 
     def fill(self, count):
         """Start up to `count` new items."""
-        self.feed.fill(self.line, count)
+        self.feed.fill(count)
         if not self.ordered:
             self.line.clear()  # these are found through `running`
 

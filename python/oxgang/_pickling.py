@@ -71,7 +71,6 @@ class _Outbound(Pickler):
     reducer_override = staticmethod(_core.stop_at_main)
 
 
-_SMALL = 1 << 16  # a pickler that made more is let go, with its buffer
 _APART = 1 << 16  # shorter buffers stay in the pickle
 _MOST_APART = 256
 
@@ -130,50 +129,32 @@ class _Apart(list):
         return False
 
 
-class _Kind:
-    """Picklers of one class, and whether they leave things out; those that wait for an object."""
-
-    __slots__ = ("apart", "idle", "pickler_class")
-
-    def __init__(self, pickler_class, apart):
-        self.pickler_class = pickler_class
-        self.apart = apart
-        self.idle = []
+# what is pickled for whom, as `_core.dump` counts them: to a worker, a call; back, a result
+_TO_WORKER, _CALL, _BACK, _RESULT = range(4)
 
 
-_TO_WORKER, _CALL = _Kind(_Outbound, False), _Kind(_Outbound, True)
-_BACK, _RESULT = _Kind(Pickler, False), _Kind(Pickler, True)
+def _class_of(kind):
+    return _Outbound if kind < _BACK else Pickler
 
 
-def _dump(kind, obj):
-    """The pickle as bytes; or, if buffers may go apart, as `_core.Pickle`, and the buffers if some
-    do."""
-    try:
-        entry = kind.idle.pop()  # making one costs more than to pickle
-        pickler, sink, table, left_out = entry
-    except IndexError:
-        sink, table, left_out = _core.Sink(), None, _Apart()
-        take = left_out.take if kind.apart else None
-        pickler = kind.pickler_class(sink, 5, buffer_callback=take)
-        entry = pickler, sink, table, left_out
-    if table is not (known := _reducers()):
-        pickler.dispatch_table = table = known
-        entry = pickler, sink, table, left_out
-    try:
-        pickler.dump(obj)
-    except _ReadOnly:
-        return _dump_anew(_unlocking(kind.pickler_class), obj, table, True)
-    data = sink.take() if kind.apart else sink.take_bytes()
-    if left_out:
-        return data, left_out
-    if len(data) <= _SMALL:
-        pickler.clear_memo()
-        kind.idle.append(entry)
-    return data
+def _goes_apart(kind):
+    return kind in (_CALL, _RESULT)
+
+
+def new_pickler(kind):
+    """A pickler for many objects: its methods `dump` and `clear_memo`, and where to find what it
+    writes and what it leaves out."""
+    sink, left_out = _core.Sink(), _Apart()
+    take = left_out.take if _goes_apart(kind) else None
+    pickler = _class_of(kind)(sink, 5, buffer_callback=take)
+    table = _reducers()
+    if table is not None:
+        pickler.dispatch_table = table
+    return pickler.dump, pickler.clear_memo, sink, left_out
 
 
 def _dump_anew(pickler_class, obj, table, apart):
-    """As `_dump`, with a pickler of its own."""
+    """As `_core.dump`, with a pickler of its own."""
     sink, left_out = _core.Sink(), _Apart()
     pickler = pickler_class.__new__(pickler_class)
     if table is not None:
@@ -185,43 +166,21 @@ def _dump_anew(pickler_class, obj, table, apart):
     return (data, left_out) if left_out else data
 
 
+def _unlocked_dump(pickler_class, obj, apart):
+    return _dump_anew(_unlocking(pickler_class), obj, _reducers(), apart)
+
+
 def dumps(obj, kind=_TO_WORKER):
     """An object on its way to a worker."""
     try:
-        return _dump(kind, obj)
-    except _core.NeedsValue:
-        pass
-    except (PicklingError, AttributeError, TypeError) as plain:
-        return _by_value_or(plain, obj, kind.apart)
-    try:
-        return _by_value(obj, kind.apart)
-    except Exception as by_value:
-        return _by_name_or(by_value, obj, kind.apart)
+        return _core.dump(kind, obj)
+    except Exception as failure:
+        return dump_otherwise(kind, failure, obj)
 
 
-def _by_value_or(plain, obj, apart):
-    try:
-        return _by_value(obj, apart)
-    except Exception:
-        raise plain from None  # the plain error is the one that users know
-
-
-def _by_name_or(by_value, obj, apart):
-    """Rule 3: only for a __main__ that the worker can run."""
-    if getattr(sys.modules.get("__main__"), "__file__", None) is None:
-        raise by_value
-    try:
-        return _dump(_RESULT if apart else _BACK, obj)
-    except Exception:
-        raise by_value from None
-
-
-def dumps_back(obj, kind=_BACK):
+def dumps_back(obj):
     """An object on its way to the owner."""
-    try:
-        return _dump(kind, obj)
-    except (PicklingError, AttributeError, TypeError) as plain:
-        return _by_value_or(plain, obj, kind.apart)
+    return dumps(obj, _BACK)
 
 
 def dump_call(arguments):
@@ -230,19 +189,54 @@ def dump_call(arguments):
     return dumps(arguments, _CALL)
 
 
+def dump_result(value):
+    """A result, as `dump_call`."""
+    return dumps(value, _RESULT)
+
+
+def dump_otherwise(kind, failure, obj):
+    """What comes after `_core.dump` has failed."""
+    apart = _goes_apart(kind)
+    if isinstance(failure, _ReadOnly):
+        try:
+            return _unlocked_dump(_class_of(kind), obj, apart)
+        except Exception as another:
+            failure = another
+    if isinstance(failure, _core.NeedsValue):
+        try:
+            return _by_value(obj, apart)
+        except Exception as by_value:
+            return _by_name_or(by_value, obj, apart)
+    if isinstance(failure, (PicklingError, AttributeError, TypeError)):
+        try:
+            return _by_value(obj, apart)
+        except Exception:
+            raise _told(kind, failure, obj) from None  # it is the plain one that users know
+    raise _told(kind, failure, obj)
+
+
+def _told(kind, failure, obj):
+    if kind == _RESULT and unsendable is not None:
+        return unsendable(failure, obj)
+    return failure
+
+
+def _by_name_or(by_value, obj, apart):
+    """Rule 3: only for a __main__ that the worker can run."""
+    if getattr(sys.modules.get("__main__"), "__file__", None) is None:
+        raise by_value
+    try:
+        try:
+            return _core.dump(_RESULT if apart else _BACK, obj)
+        except _ReadOnly:
+            return _unlocked_dump(Pickler, obj, apart)
+    except Exception:
+        raise by_value from None
+
+
 # what a result's failure to be pickled becomes, made of that and the result, where it is not
 # raised as it is
 unsendable = None
-
-
-def dump_result(value):
-    """A result, as `dump_call`."""
-    try:
-        return dumps_back(value, _RESULT)
-    except Exception as failure:
-        if unsendable is None:
-            raise
-        raise unsendable(failure, value) from None
 
 
 # -- by value ---------------------------------------------------------------------------
@@ -280,7 +274,7 @@ def dump_callable(function):
     """
     main = function.__module__ == "__main__"
     if not main and _importable(function):
-        return _dump(_BACK, function), []
+        return _core.dump(_BACK, function), []
     data = dumps(function)
     if not main or not isinstance(function, types.FunctionType):
         return data, None

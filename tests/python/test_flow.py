@@ -9,7 +9,7 @@ from queue import SimpleQueue
 import oxgang
 import pytest
 from oxgang import _flow
-from oxgang._flow import AHEAD_S, MOST, Feed, Window
+from oxgang._flow import AHEAD_S, MOST, Feed, Line, Window
 from oxgang._map import Call, outcomes
 from tasks import (
     Inputs,
@@ -133,7 +133,8 @@ def test_what_lies_behind_a_slow_item_is_bounded(retries, folder, monkeypatch):
 
 def test_a_wait_on_a_slow_item_looks_ever_less_often(monkeypatch):
     """And soon again once it has submitted something."""
-    line, feed, waits = [Future() for _ in range(4)], Feed(iter(Future, None)), []
+    line, waits = Line(Future() for _ in range(4)), []
+    feed = Feed(iter(Future, None), line)
 
     def look(oldest, seconds):
         waits.append(seconds)

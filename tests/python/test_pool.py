@@ -16,45 +16,21 @@ from multiprocessing import pool as standard_pool
 import calls
 import oxgang.multiprocessing as ours
 import pytest
+from mp_pools import MAKERS, OWN, OWN_PROCESSES, PROCESSES, making, only
 from oxgang.errors import MemoryLimitExceeded, TaskTimeout, WorkerCrashed
 from oxgang.multiprocessing import dummy
 from oxgang.multiprocessing import pool as own_pool
 
-METHODS = ("fork", "spawn", "forkserver", "template")
-MAKERS = {
-    "standard-fork": standard.get_context("fork").Pool,
-    "standard-thread": standard_pool.ThreadPool,
-    "oxgang-thread": own_pool.ThreadPool,
-    **{f"oxgang-{method}": ours.get_context(method).Pool for method in METHODS},
-}
-OWN = [name for name in MAKERS if name.startswith("oxgang")]
-PROCESSES = [name for name in MAKERS if not name.endswith("thread")]
-OWN_PROCESSES = [name for name in OWN if not name.endswith("thread")]
-
 
 @pytest.fixture(params=MAKERS)
 def make(request):
-    """Makes pools, which are ended after the test."""
-    made = []
-
-    def one(*args, **options):
-        made.append(MAKERS[request.param](*args, **options))
-        return made[-1]
-
-    one.name = request.param
-    yield one
-    for pool in made:
-        pool.terminate()
-        pool.join()
+    with making(request.param) as make:
+        yield make
 
 
 @pytest.fixture
 def pool(make):
     return make(2)
-
-
-def only(*names):
-    return pytest.mark.parametrize("make", names, indirect=True)
 
 
 def test_calls(pool):
@@ -84,21 +60,6 @@ def test_maps(pool, chunksize, kind):
     ]
 
 
-@pytest.mark.parametrize("chunksize", [1, 3, 1000])
-@pytest.mark.parametrize("source", [list, iter])
-def test_iterators(pool, chunksize, source):
-    items = list(range(100))
-    assert list(pool.imap(calls.same, source(items), chunksize)) == items
-    assert sorted(pool.imap_unordered(calls.same, source(items), chunksize)) == items
-    for iterator in (pool.imap, pool.imap_unordered):
-        empty = iterator(calls.same, source([]), chunksize)
-        for _ in range(2):
-            with pytest.raises(StopIteration):
-                next(empty)
-        with pytest.raises(ValueError, match="Chunksize"):
-            iterator(calls.same, items, 0)
-
-
 def test_nothing_to_do(pool):
     assert pool.map(calls.same, []) == pool.map(calls.same, iter(()), 3) == []
     told = []
@@ -106,31 +67,13 @@ def test_nothing_to_do(pool):
     assert result.get() == [] and result.ready()
 
 
-def test_a_failed_item_does_not_stop_an_iterator(pool):
-    iterator = pool.imap(calls.nap, [0.0, "no number", 0.1])
-    assert next(iterator) == 0.0
-    with pytest.raises(TypeError):
-        next(iterator)
-    assert next(iterator) == 0.1
-    with pytest.raises(StopIteration):
-        next(iterator)
+def test_an_input_that_fails_fails_the_map(pool):
+    def failing():
+        yield from range(3)
+        raise LookupError("of the input")
 
-
-def failing_at(count):
-    yield from range(count)
-    raise LookupError("of the input")
-
-
-@pytest.mark.parametrize("iterator", ["imap", "imap_unordered"])
-def test_an_input_that_fails_fails_in_its_turn(pool, iterator):
-    results = getattr(pool, iterator)(calls.same, failing_at(3))
-    found = []
     with pytest.raises(LookupError, match="of the input"):
-        found.extend(results)
-    if iterator == "imap":
-        assert found == [0, 1, 2]
-    with pytest.raises(LookupError, match="of the input"):
-        pool.map(calls.same, failing_at(3))
+        pool.map(calls.same, failing())
 
 
 def test_time_limits_of_waiting(pool, tmp_path):
@@ -414,53 +357,6 @@ def test_lambdas_and_closures(pool):
 
 
 @only(*OWN)
-@pytest.mark.parametrize("iterator", ["imap", "imap_unordered"])
-def test_the_input_is_read_a_little_ahead_only(pool, iterator):
-    read = itertools.count()
-    results = getattr(pool, iterator)(calls.same, read)
-    for _ in range(3):
-        next(results)
-    time.sleep(0.2)
-    assert next(read) < 1000
-    pool.terminate()
-
-
-@only(*MAKERS)
-@pytest.mark.parametrize("iterator", ["imap", "imap_unordered"])
-def test_an_input_may_wait_for_results(pool, iterator):
-    """As a loop does that puts each result back in."""
-    found = []
-    more = threading.Semaphore(1)
-
-    def fed():
-        for number in range(50):
-            more.acquire()
-            yield number
-
-    for result in getattr(pool, iterator)(calls.same, fed()):
-        found.append(result)
-        more.release()
-    assert found == list(range(50))
-
-
-@pytest.mark.parametrize("source", [list, iter])
-@pytest.mark.parametrize("iterator", ["imap", "imap_unordered"])
-def test_what_nobody_takes_is_run_before_a_closed_pool_ends(pool, tmp_path, iterator, source):
-    path = str(tmp_path / "runs")
-    getattr(pool, iterator)(calls.count_in, source([path] * 300))
-    pool.close()
-    pool.join()
-    assert (tmp_path / "runs").stat().st_size == 300
-
-
-def test_a_closed_pool_still_gives_what_was_asked_for(pool):
-    results = pool.imap(calls.same, range(500))
-    pool.close()
-    assert list(results) == list(range(500))
-    pool.join()
-
-
-@only(*OWN)
 def test_a_pool_that_nobody_has_any_more_ends_without_a_word(make):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -475,37 +371,6 @@ def test_a_pool_that_nobody_has_any_more_ends_without_a_word(make):
         gc.collect()
         assert workers[0]() is None
     # `conftest` sees to it that no process is left
-
-
-@only(*OWN)
-@pytest.mark.parametrize("iterator", ["imap", "imap_unordered"])
-@pytest.mark.parametrize("blocks", [False, True])
-def test_so_does_one_that_has_not_read_all_of_an_input(make, iterator, blocks):
-    """Whether the reading thread waits for room, or the input for what never comes."""
-    never, waits = threading.Event(), threading.Event()
-
-    def numbers(pool):
-        for number in itertools.count():
-            if blocks and number == 3:
-                del pool
-                waits.set()
-                never.wait()
-            yield number
-
-    pool = MAKERS[make.name](1)
-    results = getattr(pool, iterator)(calls.same, numbers(pool))
-    assert next(results) == 0
-    if blocks:
-        waits.wait()
-    gone = weakref.ref(pool)
-    readers = [one for one in threading.enumerate() if one.name == "oxgang-imap"]
-    del pool, results
-    while gone() is not None:
-        gc.collect()
-        time.sleep(0.001)
-    never.set()
-    for reader in readers:
-        reader.join()
 
 
 @only(*OWN_PROCESSES)

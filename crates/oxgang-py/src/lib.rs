@@ -7,6 +7,7 @@
 
 mod awaiting;
 mod batch;
+mod calls;
 mod child;
 mod cli;
 mod codec;
@@ -21,11 +22,13 @@ mod line;
 mod local_queue;
 mod message;
 mod payload;
+mod picklers;
 mod pool;
 mod port;
 mod python;
 mod queue;
 mod raw;
+mod reducers;
 mod results;
 mod run;
 mod sink;
@@ -70,6 +73,8 @@ mod _core {
     #[pymodule_export]
     use crate::local_queue::LocalQueue;
     #[pymodule_export]
+    use crate::picklers::dump;
+    #[pymodule_export]
     use crate::pool::{PoolHandle, ProcessPool, Sendable};
     #[pymodule_export]
     use crate::port::{LoopPort, call_soon_threadsafe};
@@ -90,7 +95,9 @@ mod _core {
     #[pymodule_export]
     use crate::threading::{RLock, ThreadBarrier, ThreadCondition, ThreadEvent, ThreadSemaphore};
     #[pymodule_export]
-    use crate::threads::{ThreadPool, ThreadQueue};
+    use crate::threads::ThreadQueue;
+    #[pymodule_export]
+    use crate::threads::pool::ThreadPool;
     #[pymodule_export]
     use crate::timer::ThreadOptions;
     #[pymodule_export]

@@ -24,7 +24,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyTuple};
 
 use crate::codec::{self, Block, Encoded, Mains, PICKLED, PLAIN};
-use crate::payload::{dumped, lend};
+use crate::payload::lend;
+use crate::picklers::{Kind, dumped};
 use crate::python::names;
 use crate::raw::{self, Buffer, Lent};
 
@@ -89,8 +90,8 @@ impl<'py> Message<'py> {
     }
 
     fn pickled(value: &Bound<'py, PyAny>) -> PyResult<Self> {
-        let (pickle, apart) = dumped(&names(value.py())?.dump_result, value)?;
-        Ok(Self::with(Body::Pickle(pickle.get().take_payload()), lend(&apart)?))
+        let (pickle, apart) = dumped(Kind::Result, value)?;
+        Ok(Self::with(Body::Pickle(pickle), lend(&apart)?))
     }
 
     /// Of a part of an object's bytes, as they are.

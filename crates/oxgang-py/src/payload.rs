@@ -20,9 +20,9 @@ use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyTuple};
 
 use crate::codec::{self, Encoded, Far, Input, Mains, PICKLED, PLAIN};
 use crate::limits;
+use crate::picklers::{Kind, dumped};
 use crate::python::{names, standard};
 use crate::raw::{Buffer, Lent};
-use crate::sink::Pickle;
 
 /// Shorter blocks are copied by who receives them: a mapping and its page faults cost more.
 const WORTH_MAPPING: usize = 1 << 18;
@@ -73,7 +73,7 @@ fn made(
     let (py, to) = (args.py(), To { store, came: &[] });
     match encoded {
         Some(encoded) => settled_plain(py, to, encoded),
-        None => pickled(to, &names(py)?.dump_call, (args, kwargs).into_pyobject(py)?.as_any()),
+        None => pickled(to, Kind::Call, (args, kwargs).into_pyobject(py)?.as_any()),
     }
 }
 
@@ -87,30 +87,14 @@ fn plain<'py>(
     codec::encode([args.as_any(), kwargs], Mains::ByValue)
 }
 
-/// A pickle of the value, by `dump`: the pickle, or the pickle and what goes apart.
-fn pickled(to: To<'_>, dump: &Py<PyAny>, value: &Bound<'_, PyAny>) -> PyResult<Payload> {
+/// A pickle of the value.
+fn pickled(to: To<'_>, kind: Kind, value: &Bound<'_, PyAny>) -> PyResult<Payload> {
     let py = value.py();
-    let (pickle, apart) = dumped(dump, value)?;
-    let payload = pickle.get().take_payload();
+    let (payload, apart) = dumped(kind, value)?;
     if apart.is_empty() && payload.length() < WORTH_SETTLING {
         return Ok(payload);
     }
     settled(py, to, payload, &lend(&apart)?)
-}
-
-/// The value's pickle, and what goes apart.
-pub fn dumped<'py>(
-    dump: &Py<PyAny>,
-    value: &Bound<'py, PyAny>,
-) -> PyResult<(Bound<'py, Pickle>, Vec<Bound<'py, PyAny>>)> {
-    match dump.bind(value.py()).call1((value,))?.cast_into::<Pickle>() {
-        Ok(pickle) => Ok((pickle, Vec::new())),
-        Err(both) => {
-            let both = both.into_inner().cast_into::<PyTuple>()?;
-            let pickle = both.get_item(0)?.cast_into::<Pickle>()?;
-            Ok((pickle, both.get_item(1)?.cast_into::<PyList>()?.iter().collect()))
-        }
-    }
 }
 
 fn settled_plain(py: Python<'_>, to: To<'_>, encoded: Encoded<'_>) -> PyResult<Payload> {
@@ -188,7 +172,7 @@ pub fn of_value(worker: &Worker, value: &Bound<'_, PyAny>) -> PyResult<Payload> 
     if let Some(encoded) = codec::encode([value], Mains::ByName)? {
         return settled_plain(py, to, encoded);
     }
-    pickled(to, &names(py)?.dump_result, value)
+    pickled(to, Kind::Result, value)
 }
 
 fn to_value<'py>(py: Python<'py>, body: &Body) -> PyResult<Bound<'py, PyAny>> {

@@ -14,11 +14,13 @@ use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyCFunction, PyDict, PyFunction, PyList, PyTuple, PyType};
 
-use crate::batch::{Batch, Calls};
+use crate::batch::Batch;
+use crate::calls::Calls;
 use crate::future::{self, Future, Source};
 use crate::limits::Options;
 use crate::payload::{self, Call, LateCall};
 use crate::python::names;
+use crate::results::ResultLine;
 use crate::template::Template;
 
 /// Callables are remembered up to this number, then all are forgotten: they are only sent
@@ -365,22 +367,52 @@ impl ProcessPool {
         let this = slf.get();
         let (pool, _) = this.opened()?;
         let r#fn = this._same(r#fn)?;
-        let named = this.named(&r#fn)?;
-        let batch = Calls::new(pool, named);
-        Self::submit_each(slf, calls, |args| {
-            match this.encode(pool, &r#fn, this.callable(&r#fn), args, None)? {
-                Ok((callable, payload)) => {
-                    let id = Pool::next_task();
-                    let part = batch.expect(id);
-                    Ok(Some(Task::new(id, callable, payload, batch.clone()).part(part)))
-                }
-                Err(error) => {
-                    batch.refuse(error);
-                    Ok(None)
-                }
+        let of_batch = Calls::of_batch(Some(pool), this.named(&r#fn)?);
+        Self::submit_each(slf, calls, |args| this.part(pool, &r#fn, args, &of_batch))?;
+        Ok(Batch { calls: of_batch })
+    }
+
+    /// A line for the results of calls of `fn`: in their order, or as they come.
+    fn _line(&self, r#fn: &Bound<'_, PyAny>, ordered: bool) -> PyResult<ResultLine> {
+        let (pool, _) = self.opened()?;
+        Ok(ResultLine { calls: Calls::of_line(Some(pool), self.named(r#fn)?, ordered) })
+    }
+
+    /// Submits one call for each tuple of arguments, into the line; how many. Those before one that
+    /// cannot be read, or sent at all, are submitted.
+    fn _submit_line(
+        slf: &Bound<'_, Self>,
+        r#fn: &Bound<'_, PyAny>,
+        calls: &Bound<'_, PyAny>,
+        line: &ResultLine,
+    ) -> PyResult<usize> {
+        let this = slf.get();
+        let (pool, _) = this.opened()?;
+        let mut count = 0;
+        let submitted = Self::submit_each(slf, calls, |args| {
+            let task = this.part(pool, r#fn, args, &line.calls)?;
+            count += 1;
+            Ok(task)
+        });
+        match submitted {
+            Ok(()) => Ok(count),
+            Err(stopped) => {
+                line.calls.withdraw(stopped.left);
+                Err(stopped.error)
             }
-        })?;
-        Ok(Batch { calls: batch })
+        }
+    }
+}
+
+/// Why not all of many calls were handed in, and how many tasks had been made for nothing.
+struct Stopped {
+    error: PyErr,
+    left: usize,
+}
+
+impl From<Stopped> for PyErr {
+    fn from(stopped: Stopped) -> Self {
+        stopped.error
     }
 }
 
@@ -413,26 +445,64 @@ impl ProcessPool {
         Ok(future)
     }
 
-    /// Hands in the tasks that `make` makes of each tuple of arguments, some at a time.
+    /// Hands in the tasks that `make` makes of each tuple of arguments, some at a time; and those
+    /// that there are when one cannot be made.
     fn submit_each<'py>(
         slf: &Bound<'py, Self>,
         calls: &Bound<'py, PyAny>,
         mut make: impl FnMut(&Bound<'py, PyTuple>) -> PyResult<Option<Task>>,
-    ) -> PyResult<()> {
-        let py = slf.py();
+    ) -> Result<(), Stopped> {
+        let unhurt = |error| Stopped { error, left: 0 };
         let this = slf.get();
-        let (pool, _) = this.opened()?;
         let mut tasks = Vec::with_capacity(TOGETHER);
-        for args in calls.try_iter()? {
-            let task = make(&args?.cast_into::<PyTuple>()?)?;
-            tasks.extend(task.map(|task| task.with_options(this.options.get().cloned())));
+        let mut made = Ok(());
+        for args in calls.try_iter().map_err(unhurt)? {
+            let args = args.and_then(|args| Ok(args.cast_into::<PyTuple>()?));
+            match args.and_then(|args| make(&args)) {
+                Ok(task) => {
+                    tasks.extend(task.map(|task| task.with_options(this.options.get().cloned())));
+                }
+                Err(error) => {
+                    made = Err(unhurt(error));
+                    break;
+                }
+            }
             if tasks.len() == TOGETHER {
-                this.see_to_driver(slf)?;
-                pool.submit_all(tasks.drain(..)).map_err(|refused| refusal(py, &refused))?;
+                Self::hand_in(slf, &mut tasks)?;
             }
         }
-        this.see_to_driver(slf)?;
-        pool.submit_all(tasks.into_iter()).map_err(|refused| refusal(py, &refused))
+        Self::hand_in(slf, &mut tasks)?;
+        made
+    }
+
+    fn hand_in(slf: &Bound<'_, Self>, tasks: &mut Vec<Task>) -> Result<(), Stopped> {
+        let (this, left) = (slf.get(), tasks.len());
+        let handed = this.see_to_driver(slf).and_then(|()| {
+            let (pool, _) = this.opened()?;
+            pool.submit_all(tasks.drain(..)).map_err(|refused| refusal(slf.py(), &refused))
+        });
+        handed.map_err(|error| Stopped { error, left })
+    }
+
+    /// A task that is a part of many calls; `None`: it cannot be encoded, and its part says so.
+    fn part(
+        &self,
+        pool: &Arc<Pool>,
+        function: &Bound<'_, PyAny>,
+        args: &Bound<'_, PyTuple>,
+        calls: &Arc<Calls>,
+    ) -> PyResult<Option<Task>> {
+        match self.encode(pool, function, self.callable(function), args, None)? {
+            Ok((callable, payload)) => {
+                let id = Pool::next_task();
+                let part = calls.expect(id);
+                Ok(Some(Task::new(id, callable, payload, calls.clone()).part(part)))
+            }
+            Err(error) => {
+                calls.refuse(error);
+                Ok(None)
+            }
+        }
     }
 
     /// A future, and the task that will complete it; without one, the future is done: the

@@ -5,8 +5,8 @@ use pyo3::sync::PyOnceLock;
 
 /// `oxgang._pickling`'s functions.
 pub struct Names {
-    pub dump_call: Py<PyAny>,
-    pub dump_result: Py<PyAny>,
+    pub new_pickler: Py<PyAny>,
+    pub dump_otherwise: Py<PyAny>,
     pub dumps_back: Py<PyAny>,
     pub loads: Py<PyAny>,
     pub dump_callable: Py<PyAny>,
@@ -27,8 +27,8 @@ pub fn names(py: Python<'_>) -> PyResult<&Names> {
         let pickling = py.import("oxgang._pickling")?;
         let of = |name: &str| -> PyResult<Py<PyAny>> { Ok(pickling.getattr(name)?.unbind()) };
         Ok(Names {
-            dump_call: of("dump_call")?,
-            dump_result: of("dump_result")?,
+            new_pickler: of("new_pickler")?,
+            dump_otherwise: of("dump_otherwise")?,
             dumps_back: of("dumps_back")?,
             loads: of("loads")?,
             dump_callable: of("dump_callable")?,

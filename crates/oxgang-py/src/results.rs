@@ -1,137 +1,107 @@
-//! `ResultLine`, the results to come of an iterator, oldest first; and `ResultIterator`, which
-//! gives them one by one without a step of Python for each.
+//! `ResultLine`, what is to come of the calls of an iterator; and `ResultIterator`, which gives the
+//! results one by one without a step of Python for each.
 //!
-//! As long as the oldest is done and some may still be taken, `next` is a few steps of Rust. For
-//! everything else there is the subclass's `_next`: when the input is to be read on, when the oldest
-//! is to be waited for, and at the end.
+//! As long as some may still be taken, and the next is there or comes in a moment, `next` is a few steps
+//! of Rust. For everything else there is the subclass's `_next`: when the input is to be read on, when
+//! the next takes longer, and at the end.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use pyo3::exceptions::PyIndexError;
+use oxgang::lock;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyIterator, PyList, PyTuple};
+use pyo3::types::{PyDict, PyIterator, PyTuple};
 
-use crate::future::Future;
+use crate::calls::{Calls, Part, Wanted};
+use crate::wait;
 
-#[derive(Default)]
-struct Line {
-    futures: VecDeque<Py<Future>>,
-    /// So many may be taken before somebody looks at the window again.
-    left: usize,
-    /// What is left of the last chunk.
-    rest: Option<Py<PyIterator>>,
-}
+/// Nobody need look at what the workers have to do within so short a time; as `oxgang._flow.GLANCE_S`.
+const A_MOMENT: Duration = Duration::from_millis(2);
 
-#[derive(Default, Clone)]
-struct Shared(Arc<Mutex<Line>>);
-
-impl Shared {
-    fn line(&self) -> MutexGuard<'_, Line> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        // held by somebody: it is alive, then
-        let Ok(line) = self.0.try_lock() else { return Ok(()) };
-        line.futures.iter().try_for_each(|future| visit.call(future))?;
-        line.rest.as_ref().map_or(Ok(()), |rest| visit.call(rest))
-    }
-
-    fn clear(&self) {
-        let line = self.0.try_lock().map(|mut line| std::mem::take(&mut *line));
-        drop(line); // not under the lock: an object's end may run anything
-    }
-}
-
-/// The futures, for those who look after the window. See `oxgang._flow`.
+/// Calls that are submitted and not yet taken, for those who look after the window. See
+/// `oxgang._flow`.
 #[pyclass(frozen, module = "oxgang._core")]
 pub struct ResultLine {
-    shared: Shared,
+    /// Nobody else's but the pool's.
+    pub calls: Arc<Calls>,
 }
 
 #[pymethods]
 impl ResultLine {
-    fn __len__(&self) -> usize {
-        self.shared.line().futures.len()
+    /// How many are submitted and not taken.
+    fn __len__(&self) -> PyResult<usize> {
+        Ok(self.calls.books_here()?.length())
     }
 
-    fn __getitem__(&self, py: Python<'_>, index: isize) -> PyResult<Py<Future>> {
-        let line = self.shared.line();
-        let length = line.futures.len();
-        let index = if index < 0 { length.checked_add_signed(index) } else { Some(index as usize) };
-        let future = index.and_then(|index| line.futures.get(index));
-        future
-            .map(|future| future.clone_ref(py))
-            .ok_or_else(|| PyIndexError::new_err("no such future"))
+    /// How many are not done.
+    fn busy(&self, enough: usize) -> PyResult<usize> {
+        Ok(self.calls.books_here()?.waiting().min(enough))
     }
 
-    /// The newest first.
-    fn __reversed__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
-        let futures: Vec<_> =
-            self.shared.line().futures.iter().rev().map(|future| future.clone_ref(py)).collect();
-        PyList::new(py, futures)?.try_iter()
+    /// Waits until the next can be taken, or there is none and will be none; `False`: not within
+    /// so many seconds.
+    #[pyo3(signature = (seconds=None))]
+    fn wait(&self, py: Python<'_>, seconds: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+        drop(self.calls.books_here()?);
+        self.calls.wait(py, Wanted::Next, wait::deadline(seconds)?)
     }
 
-    /// More are submitted.
-    fn extend(&self, futures: Vec<Py<Future>>) {
-        self.shared.line().futures.extend(futures);
-    }
-
-    /// Takes the oldest out.
-    fn popleft(&self) -> PyResult<Py<Future>> {
-        let mut line = self.shared.line();
-        line.left = line.left.saturating_sub(1);
-        line.futures.pop_front().ok_or_else(|| PyIndexError::new_err("no future is left"))
+    /// No more will be submitted.
+    fn end(&self) -> PyResult<()> {
+        drop(self.calls.books_here()?);
+        self.calls.end();
+        Ok(())
     }
 
     /// So many may be taken from now on before anybody asks again.
-    fn allow(&self, count: usize) {
-        self.shared.line().left = count;
+    fn allow(&self, count: usize) -> PyResult<()> {
+        self.calls.books_here()?.allowed = count;
+        Ok(())
     }
 
     /// How many still may.
-    fn allowed(&self) -> usize {
-        self.shared.line().left
-    }
-
-    /// Whether something is left of the last chunk.
-    fn in_chunk(&self, py: Python<'_>) -> PyResult<bool> {
-        let rest = self.shared.line().rest.as_ref().map(|rest| rest.clone_ref(py));
-        let Some(rest) = rest else { return Ok(false) };
-        // of a list's iterator it is no guess
-        Ok(rest.call_method0(py, intern!(py, "__length_hint__"))?.extract::<usize>(py)? > 0)
+    fn allowed(&self) -> PyResult<usize> {
+        Ok(self.calls.books_here()?.allowed)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.shared.traverse(&visit)
+        self.calls.traverse(&visit)
     }
 
     fn __clear__(&self) {
-        self.shared.clear();
+        self.calls.clear();
     }
 }
 
 /// Base of `IMapIterator`.
 #[pyclass(subclass, weakref, frozen, module = "oxgang._core")]
 pub struct ResultIterator {
-    shared: Shared,
+    line: Py<ResultLine>,
     chunked: bool,
+    /// What is left of the last chunk.
+    rest: Mutex<Option<Py<PyIterator>>>,
 }
 
 #[pymethods]
 impl ResultIterator {
     #[new]
-    #[pyo3(signature = (chunked, *_args, **_kwargs))]
-    fn new(chunked: bool, _args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
-        Self { shared: Shared::default(), chunked }
+    #[pyo3(signature = (line, chunked, *_args, **_kwargs))]
+    fn new(
+        line: Py<ResultLine>,
+        chunked: bool,
+        _args: &Bound<'_, PyTuple>,
+        _kwargs: Option<&Bound<'_, PyDict>>,
+    ) -> Self {
+        Self { line, chunked, rest: Mutex::default() }
     }
 
-    /// The line that it takes from.
-    fn _results(&self) -> ResultLine {
-        ResultLine { shared: self.shared.clone() }
+    /// Whether something is left of the last chunk.
+    fn _in_chunk(&self, py: Python<'_>) -> PyResult<bool> {
+        let Some(rest) = self.rest_of_chunk(py) else { return Ok(false) };
+        // of a list's iterator it is no guess
+        Ok(rest.call_method0(intern!(py, "__length_hint__"))?.extract::<usize>()? > 0)
     }
 
     fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
@@ -141,59 +111,81 @@ impl ResultIterator {
     fn __next__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let this = slf.get();
+        let calls = &this.line.get().calls;
         loop {
             if this.chunked
                 && let Some(item) = this.of_the_chunk(py)?
             {
                 return Ok(item);
             }
-            let Some(future) = this.oldest(py) else {
+            let Some(part) = take_allowed(py, calls)? else {
                 return slf.call_method0(intern!(py, "_next"));
             };
-            match Future::result(&future, None) {
-                Ok(value) if this.chunked => {
+            match calls.open(py, &part) {
+                Ok(Ok(value)) if this.chunked => {
                     let rest = value.bind(py).try_iter()?.unbind();
-                    let before = this.shared.line().rest.replace(rest);
+                    let before = lock(&this.rest).replace(rest);
                     drop(before);
                 }
-                Ok(value) => return Ok(value.into_bound(py)),
-                Err(error) => {
-                    slf.call_method1(intern!(py, "_failed"), (error.value(py),))?;
-                    return Err(error);
+                Ok(Ok(value)) => return Ok(value.into_bound(py)),
+                Ok(Err(error)) => {
+                    slf.call_method1(intern!(py, "_failed"), (&error,))?;
+                    return Err(PyErr::from_value(error.into_bound(py)));
+                }
+                Err(interruption) => {
+                    calls.put_back(part);
+                    calls.books().allowed += 1;
+                    return Err(interruption);
                 }
             }
         }
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.shared.traverse(&visit)
+        visit.call(&self.line)?;
+        // held by somebody: it is alive, then
+        let Ok(rest) = self.rest.try_lock() else { return Ok(()) };
+        rest.as_ref().map_or(Ok(()), |rest| visit.call(rest))
     }
 
     fn __clear__(&self) {
-        self.shared.clear();
+        let rest = self.rest.try_lock().map(|mut rest| rest.take());
+        drop(rest);
     }
 }
 
 impl ResultIterator {
+    fn rest_of_chunk<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyIterator>> {
+        lock(&self.rest).as_ref().map(|rest| rest.bind(py).clone())
+    }
+
     /// The next item of the chunk, if there is one.
     fn of_the_chunk<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let rest = self.shared.line().rest.as_ref().map(|rest| rest.clone_ref(py));
-        let Some(rest) = rest else { return Ok(None) };
-        if let Some(item) = rest.bind(py).clone().next() {
+        let Some(mut rest) = self.rest_of_chunk(py) else { return Ok(None) };
+        if let Some(item) = rest.next() {
             return item.map(Some);
         }
-        let spent = self.shared.line().rest.take();
+        let spent = lock(&self.rest).take();
         drop(spent);
         Ok(None)
     }
+}
 
-    /// The oldest future, taken out, if it is done and may be taken without asking.
-    fn oldest<'py>(&self, py: Python<'py>) -> Option<Bound<'py, Future>> {
-        let mut line = self.shared.line();
-        if line.left == 0 || !line.futures.front()?.get().is_done() {
-            return None;
+/// The next part, if it may be taken without asking, and has come or comes in a moment.
+fn take_allowed(py: Python<'_>, calls: &Calls) -> PyResult<Option<Part>> {
+    let take = || {
+        let mut books = calls.books_here()?;
+        if books.allowed == 0 {
+            return Ok((None, false));
         }
-        line.left -= 1;
-        line.futures.pop_front().map(|future| future.into_bound(py))
+        let part = books.take();
+        books.allowed -= usize::from(part.is_some());
+        PyResult::Ok((part, true))
+    };
+    let (part, allowed) = take()?;
+    if part.is_some() || !allowed {
+        return Ok(part);
     }
+    calls.wait(py, Wanted::Next, Instant::now().checked_add(A_MOMENT))?;
+    Ok(take()?.0)
 }

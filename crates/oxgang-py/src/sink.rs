@@ -41,6 +41,14 @@ impl Written {
         parts
     }
 
+    fn into_payload(self) -> Payload {
+        if self.inserts.is_empty() {
+            return self.head.into();
+        }
+        let inserts = self.inserts.into_iter().map(|(at, bytes)| (at, Box::new(bytes) as Foreign));
+        Payload::spliced(self.head, inserts.collect())
+    }
+
     fn to_bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         PyBytes::new_with(py, self.length(), |into| {
             let mut at = 0;
@@ -93,12 +101,12 @@ impl Sink {
     }
 
     /// What was written, and nothing is from now on.
-    fn take(&self) -> Pickle {
+    pub fn take(&self) -> Pickle {
         Pickle { written: Mutex::new(std::mem::take(&mut *lock(&self.written))) }
     }
 
     /// The same, as bytes.
-    fn take_bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+    pub fn take_bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         let written = std::mem::take(&mut *lock(&self.written));
         written.to_bytes(py)
     }
@@ -124,6 +132,13 @@ pub fn stop_at_main<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyNo
     Ok(PyNotImplemented::get(py).to_owned())
 }
 
+impl Sink {
+    /// What was written, as a payload.
+    pub fn take_payload(&self) -> Payload {
+        std::mem::take(&mut *lock(&self.written)).into_payload()
+    }
+}
+
 /// A pickle on its way into a payload.
 #[pyclass(frozen, module = "oxgang._core")]
 pub struct Pickle {
@@ -133,7 +148,7 @@ pub struct Pickle {
 #[pymethods]
 impl Pickle {
     fn __len__(&self) -> usize {
-        lock(&self.written).length()
+        self.length()
     }
 
     fn __bytes__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
@@ -144,11 +159,11 @@ impl Pickle {
 impl Pickle {
     /// The payload; this is empty afterwards.
     pub fn take_payload(&self) -> Payload {
-        let Written { head, inserts, .. } = std::mem::take(&mut *lock(&self.written));
-        if inserts.is_empty() {
-            return head.into();
-        }
-        let inserts = inserts.into_iter().map(|(at, bytes)| (at, Box::new(bytes) as Foreign));
-        Payload::spliced(head, inserts.collect())
+        std::mem::take(&mut *lock(&self.written)).into_payload()
+    }
+
+    /// How many bytes.
+    pub fn length(&self) -> usize {
+        lock(&self.written).length()
     }
 }

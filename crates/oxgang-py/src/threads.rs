@@ -1,6 +1,6 @@
-//! `ThreadPool`: the queue and the loop of a thread executor.
+//! The queue and the loop of a thread executor; see [`pool`] for who submits.
 //!
-//! Threads are Python's own (`threading.Thread` with [`ThreadPool::_run`] as its target), so
+//! Threads are Python's own (`threading.Thread` with [`ThreadQueue::run`] as its target), so
 //! that everything that looks at threads sees them; what they wait on is a futex, and the
 //! interpreter is free meanwhile.
 
@@ -8,21 +8,21 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use oxgang::limits::{TaskOptions, Tries};
 use oxgang::pool::{Waitable, Waited};
 use oxgang::spin::{self, Spinner};
 use oxgang_os::futex::{self, Woken};
-use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyTuple};
+use pyo3::types::{PyDict, PyTuple};
 
-use crate::future::{Cell, Future};
-use crate::raw;
-use crate::timer::{Ended, Plan, ThreadOptions, Timer};
+use crate::future::Future;
+use crate::timer::{Ended, Plan, Timer};
+
+pub mod pool;
 
 /// A signal may come in the moment between the last look and the sleep.
 const SLICE: Duration = Duration::from_millis(200);
@@ -35,10 +35,10 @@ static WAITING: AtomicUsize = AtomicUsize::new(0);
 /// Threads of pools that run tasks or are about to let go.
 static WORKING: AtomicUsize = AtomicUsize::new(0);
 
-/// Waits for a future that no process pool completes.
-pub fn wait(cell: &Cell, deadline: Option<Instant>) -> Waited {
+/// Waits for what no process pool completes.
+pub fn wait(what: &impl Waitable, deadline: Option<Instant>) -> Waited {
     WAITING.fetch_add(1, Ordering::Relaxed);
-    let waited = wait_for(cell, deadline);
+    let waited = wait_for(what, deadline);
     WAITING.fetch_sub(1, Ordering::Relaxed);
     if waited == Waited::Done {
         spin::hand_over(|| WORKING.load(Ordering::Relaxed) == 0);
@@ -46,20 +46,20 @@ pub fn wait(cell: &Cell, deadline: Option<Instant>) -> Waited {
     waited
 }
 
-fn wait_for(cell: &Cell, deadline: Option<Instant>) -> Waited {
-    if spin_for(|| cell.done()) {
+fn wait_for(what: &impl Waitable, deadline: Option<Instant>) -> Waited {
+    if spin_for(|| what.done()) {
         return Waited::Done;
     }
     loop {
-        if cell.done() {
+        if what.done() {
             return Waited::Done;
         }
         let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
         if left == Some(Duration::ZERO) {
             return Waited::TimeUp;
         }
-        let woken = cell.park(left.map_or(SLICE, |left| left.min(SLICE)));
-        if woken != Woken::Maybe && !cell.done() {
+        let woken = what.park(left.map_or(SLICE, |left| left.min(SLICE)));
+        if woken != Woken::Maybe && !what.done() {
             let up = deadline.is_some_and(|at| Instant::now() >= at);
             return if up { Waited::TimeUp } else { Waited::Signal };
         }
@@ -467,180 +467,4 @@ fn pause(py: Python<'_>, plan: &Plan, error: &PyErr, errors: u32) -> Option<Dura
     let options = TaskOptions { retries: plan.retries, ..TaskOptions::default() };
     let chance = RandomState::new().hash_one(errors);
     Tries { deaths: Vec::new(), errors }.pause(&options, None, chance)
-}
-
-/// Base of `ThreadPoolExecutor`.
-#[pyclass(subclass, weakref, frozen, module = "oxgang._core")]
-pub struct ThreadPool {
-    shared: Arc<Shared>,
-    settings: OnceLock<Settings>,
-}
-
-struct Settings {
-    future_class: Py<PyAny>,
-    plan: Option<Arc<Plan>>,
-    /// Calls run in copies of their submitters' contexts.
-    context: bool,
-}
-
-#[pymethods]
-impl ThreadPool {
-    #[new]
-    #[pyo3(signature = (*_args, **_kwargs))]
-    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
-        Self { shared: Arc::default(), settings: OnceLock::new() }
-    }
-
-    /// Makes the queue. `options` are of calls that are given none; `context`: calls run in copies
-    /// of their submitters' contexts.
-    #[pyo3(signature = (future_class, max_workers, options, context=false))]
-    fn _open(
-        &self,
-        future_class: Py<PyAny>,
-        max_workers: usize,
-        options: Option<&ThreadOptions>,
-        context: bool,
-    ) -> PyResult<ThreadQueue> {
-        let twice = |_| PyRuntimeError::new_err("the executor is already set up");
-        let plan = options.map(|options| options.plan.clone());
-        self.settings.set(Settings { future_class, plan, context }).map_err(twice)?;
-        self.shared.books().most = max_workers;
-        Ok(ThreadQueue { shared: self.shared.clone() })
-    }
-
-    /// Starts all threads now, not with the first calls.
-    fn _start_all(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let shared = &slf.get().shared;
-        let start = shared.books().call_for_all();
-        Self::start(slf, start)
-    }
-
-    /// Schedules ``fn(*args, **kwargs)`` and returns a future for its result.
-    #[pyo3(signature = (r#fn, /, *args, **kwargs))]
-    fn submit<'py>(
-        slf: &Bound<'py, Self>,
-        r#fn: Py<PyAny>,
-        args: Py<PyTuple>,
-        kwargs: Option<Py<PyDict>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let plan = slf.get().opened()?.plan.as_ref();
-        Self::submit_one(slf, plan, r#fn, args, kwargs)
-    }
-
-    /// The same with options of its own.
-    #[pyo3(signature = (options, r#fn, /, *args, **kwargs))]
-    fn _submit_as<'py>(
-        slf: &Bound<'py, Self>,
-        options: &ThreadOptions,
-        r#fn: Py<PyAny>,
-        args: Py<PyTuple>,
-        kwargs: Option<Py<PyDict>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        Self::submit_one(slf, Some(&options.plan), r#fn, args, kwargs)
-    }
-
-    /// Submits one call for each tuple of arguments, and gives the futures as a list. They are
-    /// handed in together, so this is for iterables that give their next item at once.
-    fn _submit_many<'py>(
-        slf: &Bound<'py, Self>,
-        r#fn: &Bound<'py, PyAny>,
-        calls: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyList>> {
-        let py = slf.py();
-        let settings = slf.get().opened()?;
-        let plan = settings.plan.as_ref();
-        let futures = PyList::empty(py);
-        let mut items = Vec::new();
-        for args in calls.try_iter()? {
-            let args = args?.cast_into::<PyTuple>()?.unbind();
-            let (future, item) = settings.item(py, plan, r#fn.clone().unbind(), args, None)?;
-            items.push(item);
-            futures.append(future)?;
-        }
-        Self::hand_in(slf, plan.is_some(), items.into_iter())?;
-        Ok(futures)
-    }
-}
-
-impl Settings {
-    /// A future, and the call that it is of.
-    fn item<'py>(
-        &self,
-        py: Python<'py>,
-        plan: Option<&Arc<Plan>>,
-        function: Py<PyAny>,
-        args: Py<PyTuple>,
-        kwargs: Option<Py<PyDict>>,
-    ) -> PyResult<(Bound<'py, PyAny>, Item)> {
-        let made = self.future_class.call0(py)?.into_bound(py);
-        let future = made.cast::<Future>()?.clone().unbind();
-        let context = self.context.then(|| raw::copy_context(py)).transpose()?.map(Bound::unbind);
-        let (plan, last_error) = (plan.cloned(), None);
-        let item = Item { future, function, args, kwargs, plan, context, errors: 0, last_error };
-        Ok((made, item))
-    }
-}
-
-impl ThreadPool {
-    fn opened(&self) -> PyResult<&Settings> {
-        self.settings.get().ok_or_else(|| {
-            PyRuntimeError::new_err(
-                "the executor is not set up: a subclass must call super().__init__()",
-            )
-        })
-    }
-
-    fn submit_one<'py>(
-        slf: &Bound<'py, Self>,
-        plan: Option<&Arc<Plan>>,
-        r#fn: Py<PyAny>,
-        args: Py<PyTuple>,
-        kwargs: Option<Py<PyDict>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let settings = slf.get().opened()?;
-        let (future, item) = settings.item(slf.py(), plan, r#fn, args, kwargs)?;
-        Self::hand_in(slf, plan.is_some(), std::iter::once(item))?;
-        Ok(future)
-    }
-
-    /// Queues the calls, wakes idle threads, and starts as many as there is work for.
-    fn hand_in(
-        slf: &Bound<'_, Self>,
-        timed: bool,
-        items: impl Iterator<Item = Item>,
-    ) -> PyResult<()> {
-        let shared = &slf.get().shared;
-        if timed && !std::mem::replace(&mut shared.books().timed, true) {
-            slf.call_method0("_start_timer").inspect_err(|_| shared.books().timed = false)?;
-        }
-        let (start, wake) = {
-            let mut books = shared.books();
-            if books.broken || books.closed {
-                drop(books);
-                return Err(refusal(slf)?);
-            }
-            books.queue.extend(items);
-            books.call_for_threads()
-        };
-        if wake > 0 {
-            shared.nudge(wake as u32);
-        }
-        Self::start(slf, start)
-    }
-
-    /// Starts threads that are counted already.
-    fn start(slf: &Bound<'_, Self>, count: usize) -> PyResult<()> {
-        for done in 0..count {
-            if let Err(error) = slf.call_method0("_start_thread") {
-                slf.get().shared.books().count_out(count - done - 1);
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-}
-
-fn refusal(slf: &Bound<'_, ThreadPool>) -> PyResult<PyErr> {
-    let error = slf.call_method0("_refusal")?;
-    Ok(PyErr::from_value(error))
 }

@@ -30,16 +30,16 @@ pub fn may_block(block: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
     block.map_or(Ok(true), |block| block.is_truthy())
 }
 
-/// Waits by `wait`, without the interpreter, and again after each look at signals.
+/// Waits by `wait`, without the interpreter, and again after each look at signals; `false`: time is
+/// up.
 ///
 /// # Errors
-/// `TimeoutError` if it says that time is up, what a signal's handler raised, or `RuntimeError` if
-/// what is waited for is another process's.
-pub fn with_signals(py: Python<'_>, wait: impl Fn() -> Waited + Sync) -> PyResult<()> {
+/// What a signal's handler raised, or `RuntimeError` if what is waited for is another process's.
+pub fn by_deadline(py: Python<'_>, wait: impl Fn() -> Waited + Sync) -> PyResult<bool> {
     loop {
         match py.detach(&wait) {
-            Waited::Done => return Ok(()),
-            Waited::TimeUp => return Err(standard(py)?.timeout_error(py)),
+            Waited::Done => return Ok(true),
+            Waited::TimeUp => return Ok(false),
             Waited::Signal => py.check_signals()?,
             Waited::Forked => {
                 return Err(PyRuntimeError::new_err(
@@ -49,6 +49,14 @@ pub fn with_signals(py: Python<'_>, wait: impl Fn() -> Waited + Sync) -> PyResul
             }
         }
     }
+}
+
+/// The same; `TimeoutError` if time is up.
+///
+/// # Errors
+/// And those of [`by_deadline`].
+pub fn with_signals(py: Python<'_>, wait: impl Fn() -> Waited + Sync) -> PyResult<()> {
+    if by_deadline(py, wait)? { Ok(()) } else { Err(standard(py)?.timeout_error(py)) }
 }
 
 /// Whether a wait without the interpreter is to be given up: since a signal's handler raised, which

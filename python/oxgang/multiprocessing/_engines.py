@@ -11,7 +11,6 @@ from multiprocessing import util
 from oxgang._worker import POOL_WORKER
 from oxgang.concurrent.futures import _exit, process, thread
 from oxgang.multiprocessing import _pool_worker
-from oxgang.multiprocessing._results import FutureBatch
 
 _AFTER_POOLS = 14  # pools end at 15; see `util`
 _LAST_S = 10.0  # for a callback that does not come to its end when the program does
@@ -199,9 +198,6 @@ class Threads(thread.ThreadPoolExecutor):
     def single(self, function):
         """The function."""
         return function
-
-    def _submit_batch(self, fn, calls):
-        return FutureBatch(self._submit_many(fn, calls))
 
     def workers(self):
         """The threads."""

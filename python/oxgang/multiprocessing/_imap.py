@@ -20,7 +20,7 @@ import threading
 import weakref
 from itertools import islice
 from multiprocessing import context
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from time import monotonic
 
 from oxgang import _core
@@ -42,42 +42,40 @@ def calls_of(iterable, chunksize):
 
 
 class _Feed:
-    """Reads the input and submits, when it is asked to."""
+    """Reads the input and submits, when it is asked to.
 
-    def __init__(self, submit_many, calls):
-        self._submit_many = submit_many
+    `submit(calls, line)` submits each of the calls into the line, and says how many there were.
+    """
+
+    def __init__(self, submit, calls, line):
+        self._submit = submit
         self._calls = calls
+        self._line = line
         self.open = True
         self.error = None
 
-    def fill(self, line, count):
-        """Submits up to `count` more, appended to `line`."""
+    def fill(self, count):
+        """Submits up to `count` more."""
         if not self.open or count <= 0:
             return
-        calls = []
         try:
-            calls.extend(islice(self._calls, count))
+            if self._submit(islice(self._calls, count), self._line) < count:
+                self._end(None)
         except Exception as error:
             self._end(error)
-        if len(calls) < count:
-            self._end(self.error)
-        if calls:
-            try:
-                line.extend(self._submit_many(calls))
-            except Exception as error:
-                self._end(error)
 
     def _end(self, error):
         self.open, self.error = False, error
+        self._line.end()
 
-    def rest(self, line):
+    def rest(self):
         """Submits all that is left."""
         while self.open:
-            self.fill(line, _MANY)
+            self.fill(_MANY)
 
     def stop(self):
         """Reads no more."""
-        self.open = False
+        self._end(self.error)
 
 
 class _Grants:
@@ -123,27 +121,29 @@ class _Grants:
 class _Threaded(_Feed):
     """The same by a thread of its own. `ended`, a weak method, is called at the input's end."""
 
-    def __init__(self, submit_many, calls, ended):
-        super().__init__(submit_many, calls)
+    def __init__(self, submit, calls, line, ended):
+        super().__init__(submit, calls, line)
         self._ended = ended
-        self._line = None
         self._grants = grants = _Grants()
         self._thread = threading.Thread(
             target=_read, args=(grants, weakref.ref(self)), daemon=True, name="oxgang-imap"
         )
         weakref.finalize(self, grants.stop).atexit = False
 
-    def fill(self, line, count):
+    def start(self):
+        """From now on it may read what it is allowed to."""
+        self._thread.start()
+
+    def fill(self, count):
         """Up to `count` more may be read and submitted."""
         self._grants.allow(count)
-        if self._line is None:
-            self._line = line
-            self._thread.start()
 
     def read_one(self):
         """In the thread: reads and submits one more."""
-        if self.open:
-            super().fill(self._line, 1)
+        try:
+            super().fill(1)
+        except BaseException as error:  # who waits for results would wait for ever
+            self._end(error)
 
     def tell_end(self):
         """In the thread: the input is at its end, or is not wanted any more."""
@@ -151,14 +151,14 @@ class _Threaded(_Feed):
         if ended is not None:
             ended()
 
-    def rest(self, line):
+    def rest(self):
         """Waits until all is read and submitted."""
-        self.fill(line, _ALL)
+        self.fill(_ALL)
         self._thread.join()
 
     def stop(self):
         """Reads no more; what is being read is not submitted."""
-        self.open = False
+        super().stop()
         self._grants.stop()
 
 
@@ -179,21 +179,25 @@ def _read(grants, feed):
 class IMapIterator(_core.ResultIterator):
     """Results in the order of the inputs."""
 
+    ordered = True
+
     # the base has each result that is done given without a step of Python
 
-    def __init__(self, chunked, pool, submit_many, calls, at_hand):
+    def __init__(self, line, chunked, pool, submit, calls, at_hand):  # noqa: PLR0917
+        self._line = line
         self._pool = pool
-        self._chunked = chunked
         self._turn = threading.Lock()
         self._window = window = Window(pool._processes)
         self._count = 0  # may be taken till the window is looked at again
         self._since = monotonic()
-        self._line = self._new_line()
         if at_hand:
-            self._feed = _Feed(submit_many, calls)
+            self._feed = _Feed(submit, calls, line)
         else:
-            self._feed = _Threaded(submit_many, calls, weakref.WeakMethod(self._at_end))
-        self._feed.fill(self._line, window.size + window.batch)
+            self._feed = _Threaded(submit, calls, line, weakref.WeakMethod(self._look))
+        self._looks_ahead = at_hand and self.ordered
+        self._feed.fill(window.size + window.batch)
+        if not at_hand:
+            self._feed.start()
         pool._feeds.add(self)
         self._look()
 
@@ -206,9 +210,7 @@ class IMapIterator(_core.ResultIterator):
                 asked for again.
             Exception: What the call raised, or the input; the one after it can be asked for.
         """
-        if timeout is None:
-            return self.__next__()
-        if self._results().in_chunk():
+        if timeout is None or self._in_chunk():
             return self.__next__()
         deadline = monotonic() + timeout
         if not self._turn.acquire(timeout=max(0, timeout)):
@@ -227,9 +229,22 @@ class IMapIterator(_core.ResultIterator):
 
     def _make_ready(self, deadline):
         """Has something to take, or raises."""
-        if not self._results().allowed():
+        if not self._line.allowed():
             self._refill()
-        self._wait(deadline)
+        if not self._wait(deadline):
+            raise context.TimeoutError
+        if not self._feed.open and not len(self._line):
+            self._over()
+
+    def _wait(self, deadline):
+        """Whether something can be taken by then, or nothing ever."""
+        if self._looks_ahead:
+            try:
+                wait_for_oldest(self._line, self._feed, self._window, deadline)
+            except TimeoutError:
+                return False
+            return True
+        return self._line.wait(None if deadline is None else deadline - monotonic())
 
     def _failed(self, error):
         own_error(error)
@@ -238,10 +253,10 @@ class IMapIterator(_core.ResultIterator):
         window, line, now = self._window, self._line, monotonic()
         if self._count:
             window.adapt(self._count, now - self._since)
-        self._feed.fill(line, window.size + window.batch - len(line))
+        self._feed.fill(window.size + window.batch - len(line))
         self._since = now
         self._count = max(1, min(window.batch, len(line)))
-        self._results().allow(self._count)
+        line.allow(self._count)
         self._look()
 
     def _look(self):
@@ -261,138 +276,18 @@ class IMapIterator(_core.ResultIterator):
     def run_all(self):
         """Has all of the input read and run, whether somebody takes the results or not."""
         if isinstance(self._feed, _Threaded):
-            self._feed.rest(self._line)
+            self._feed.rest()
         else:
             with self._turn:
-                self._feed.rest(self._line)
+                self._feed.rest()
         self._look()
 
     def stop(self):
         """Reads no more of the input."""
         self._feed.stop()
 
-    # -- what the order makes different ---------------------------------------------------
-
-    def _new_line(self):
-        self._come = threading.Condition()
-        return _Told(self._results(), self._come)
-
-    def _at_end(self):
-        with self._come:
-            self._come.notify_all()
-        self._look()
-
-    def _wait(self, deadline):
-        line, feed = self._line, self._feed
-        if not len(line):
-            self._wait_for_feed(deadline)
-        if not line[0].done():
-            threaded = isinstance(feed, _Threaded)
-            try:
-                wait_for_oldest(line, _NO_FEED if threaded else feed, self._window, deadline)
-            except TimeoutError:
-                raise context.TimeoutError from None
-
-    def _wait_for_feed(self, deadline):
-        with self._come:
-            while not len(self._line):
-                if not self._feed.open:
-                    self._over()
-                left = None if deadline is None else deadline - monotonic()
-                if left is not None and left <= 0:
-                    raise context.TimeoutError
-                self._come.wait(left)
-
-
-class _Told:
-    """A line that tells somebody of what is appended."""
-
-    def __init__(self, line, come):
-        self._line = line
-        self._come = come
-
-    def __len__(self):
-        return len(self._line)
-
-    def __getitem__(self, index):
-        return self._line[index]
-
-    def __reversed__(self):
-        return reversed(self._line)
-
-    def extend(self, futures):
-        with self._come:
-            self._line.extend(futures)
-            self._come.notify_all()
-
-
-class _NoFeed:
-    """Of one that reads by itself nothing is asked."""
-
-    open = False
-
-    def fill(self, line, count):
-        """Nothing."""
-
-
-_NO_FEED = _NoFeed()
-
-
-class _AsTheyCome:
-    """Futures that are submitted and not taken; those that are done are in the line."""
-
-    def __init__(self, line):
-        self._line = line
-        self._lock = threading.Lock()
-        self._open = 0
-        self.events = SimpleQueue()
-
-    def __len__(self):
-        return self._open
-
-    def extend(self, futures):
-        """More are submitted."""
-        with self._lock:
-            self._open += len(futures)
-        for future in futures:
-            future.add_done_callback(self.events.put)
-
-    def taken(self, count):
-        """So many are."""
-        with self._lock:
-            self._open -= count
-
 
 class IMapUnorderedIterator(IMapIterator):
     """Results as they come."""
 
-    def _new_line(self):
-        return _AsTheyCome(self._results())
-
-    def _at_end(self):
-        self._line.events.put(None)
-        self._look()
-
-    def _wait(self, deadline):
-        line, come = self._line, self._results()
-        while not len(come):
-            if not len(line) and not self._feed.open:
-                self._over()
-            left = None if deadline is None else max(0, deadline - monotonic())
-            try:
-                done = [line.events.get(timeout=left)]
-            except Empty:
-                raise context.TimeoutError from None
-            done.extend(_at_hand(line.events, come.allowed() - 1))
-            futures = [future for future in done if future is not None]
-            line.taken(len(futures))
-            come.extend(futures)
-
-
-def _at_hand(events, most):
-    """Up to so many of what has come."""
-    for _ in range(most):
-        try:
-            yield events.get_nowait()
-        except Empty:
-            return
+    ordered = False

@@ -1,7 +1,6 @@
-"""`AsyncResult` and `MapResult`: what a pool's calls will give, on futures."""
+"""`AsyncResult` and `MapResult`: what a pool's calls will give, on futures and on batches."""
 
 import threading
-import time
 from concurrent.futures import CancelledError
 from multiprocessing import context
 
@@ -168,55 +167,3 @@ class MapResult(ApplyResult):
             raise error
         finally:
             del self, error
-
-
-class FutureBatch:
-    """Futures, as `_core.Batch` has what comes of its calls."""
-
-    def __init__(self, futures):
-        self._futures = futures
-        self._left = len(futures)
-        self._lock = threading.Lock()
-
-    def done(self):
-        """Whether all are done."""
-        return all(future.done() for future in self._futures)
-
-    def wait(self, timeout=None):
-        """Waits until all are done, for so many seconds at most; raises `TimeoutError`."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        for future in self._futures:
-            left = None if deadline is None else deadline - time.monotonic()
-            try:
-                future.exception(left)
-            except (TimeoutError, CancelledError):
-                if not future.done():
-                    raise
-
-    def take(self, chunked):
-        """All values, and the first error."""
-        values, first = [], None
-        add = values.extend if chunked else values.append
-        for future in self._futures:
-            try:
-                error = future.exception()
-            except CancelledError as cancelled:
-                error = cancelled
-            if error is None:
-                add(future.result())
-            else:
-                first = first or error
-        return values, first
-
-    def add_done_callback(self, fn):
-        """Calls `fn` when all are done."""
-
-        def count(_future):
-            with self._lock:
-                self._left -= 1
-                last = not self._left
-            if last:
-                fn()
-
-        for future in self._futures:
-            future.add_done_callback(count)

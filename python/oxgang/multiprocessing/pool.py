@@ -258,9 +258,10 @@ class Pool:
             raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
         engine = self._engine
         same = engine.single(func) if chunksize == 1 else engine.sendable(_pool_worker.Each, func)
-        submit_many = functools.partial(engine._submit_many, same)
         calls = calls_of(iterable, chunksize)
-        return iterator(chunksize > 1, self, submit_many, calls, type(iterable) in AT_HAND)
+        line = engine._line(same, iterator.ordered)
+        submit = functools.partial(engine._submit_line, same)
+        return iterator(line, chunksize > 1, self, submit, calls, type(iterable) in AT_HAND)
 
     def _fed(self, iterator):
         """The input of an `imap` has been read to its end."""

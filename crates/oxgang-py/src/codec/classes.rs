@@ -28,6 +28,7 @@ use pyo3::types::{PyBytes, PyDict, PyMappingProxy, PyModule, PyString, PyTuple, 
 
 use crate::python::names;
 use crate::raw;
+use crate::reducers::{self, Sizes};
 
 /// What a class may define that pickle asks for, or that changes what it sees.
 const HOOKS: [&str; 10] = [
@@ -88,7 +89,7 @@ enum Watched {
 #[derive(Default)]
 struct Books {
     /// Of the dispatch tables, when the classes were looked at.
-    sizes: (usize, usize),
+    sizes: Sizes,
     by_state: HashMap<(u32, Mains), Arc<Class>>,
 }
 
@@ -97,7 +98,7 @@ static BOOKS: LazyLock<Mutex<Books>> = LazyLock::new(Mutex::default);
 /// How instances of this class are written just now; `None`: by pickle.
 pub fn of(class: &Bound<'_, PyType>, mains: Mains) -> PyResult<Option<Arc<Class>>> {
     let Some(state) = state_of(class) else { return Ok(None) };
-    let sizes = table_sizes(class.py())?;
+    let sizes = reducers::sizes(class.py())?;
     let (known, outdated) = {
         // for a moment: what is dropped or made may run anything, and come back here
         let mut books = lock(&BOOKS);
@@ -247,30 +248,6 @@ fn modules(py: Python<'_>) -> PyResult<&Bound<'_, PyDict>> {
     Ok(modules?.bind(py))
 }
 
-/// The standard dispatch tables: `copyreg`'s, and that of the standard library's pickler for
-/// processes, if that is loaded.
-fn tables(py: Python<'_>) -> PyResult<(&Bound<'_, PyDict>, Option<&Bound<'_, PyDict>>)> {
-    static COMMON: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
-    static EXTRA: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
-    let common = COMMON.get_or_try_init(py, || {
-        let table = py.import("copyreg")?.getattr("dispatch_table")?;
-        table.cast_into().map(Bound::unbind).map_err(PyErr::from)
-    })?;
-    let extra = match EXTRA.get(py) {
-        Some(extra) => Some(extra),
-        None => {
-            let found: Option<Py<PyDict>> = names(py)?.extra_reducers.call0(py)?.extract(py)?;
-            found.map(|table| EXTRA.get_or_init(py, || table))
-        }
-    };
-    Ok((common.bind(py), extra.map(|extra| extra.bind(py))))
-}
-
-fn table_sizes(py: Python<'_>) -> PyResult<(usize, usize)> {
-    let (common, extra) = tables(py)?;
-    Ok((common.len(), extra.map_or(0, |extra| extra.len())))
-}
-
 /// Whether pickle asks nobody about instances of a class.
 pub fn is_plain(class: &Bound<'_, PyType>) -> PyResult<bool> {
     let py = class.py();
@@ -278,7 +255,7 @@ pub fn is_plain(class: &Bound<'_, PyType>) -> PyResult<bool> {
     if !usual {
         return Ok(false);
     }
-    let (common, extra) = tables(py)?;
+    let (common, extra) = reducers::tables(py)?;
     if common.contains(class)? || extra.is_some_and(|extra| extra.contains(class).unwrap_or(true)) {
         return Ok(false);
     }

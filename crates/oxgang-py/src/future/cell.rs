@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyList;
 
 use super::Future;
+use crate::calls::Calls;
 use crate::port::{Item, Mailbox};
 
 pub const PENDING: u32 = 0;
@@ -32,6 +33,8 @@ pub struct Inner {
     pub result: Option<Py<PyAny>>,
     pub exception: Option<Py<PyAny>>,
     pub callbacks: Vec<Py<PyAny>>,
+    /// Which part of what comes of many calls it is, in a pool of threads.
+    pub part: Option<PartOf>,
     /// Whom to tell in an event loop.
     pub listeners: Vec<(Arc<Mailbox>, Item)>,
     pub condition: Option<Py<PyAny>>,
@@ -42,6 +45,19 @@ pub struct Inner {
     pub keep: Option<Py<Future>>,
     /// The pool counts it among those that its driver must look after.
     pub watched: bool,
+}
+
+/// A place among what comes of many calls.
+pub struct PartOf {
+    pub calls: Arc<Calls>,
+    pub part: usize,
+}
+
+impl PartOf {
+    /// Its future is done.
+    pub fn settle(self, future: &Bound<'_, Future>) -> PyResult<()> {
+        self.calls.settle(self.part, future)
+    }
 }
 
 impl Inner {

@@ -36,7 +36,7 @@ use pyo3::types::{PyList, PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 
 use self::cell::{CANCELLED, FINISHED, NOTIFIED, PENDING, RUNNING, STATE_NAMES, is_done};
-pub use self::cell::{Cell, Source};
+pub use self::cell::{Cell, PartOf, Source};
 use self::telling::{call_back, deliver, run_callbacks};
 use crate::awaiting::{Awaiting, Terminating};
 use crate::port::{self, Item, Mailbox};
@@ -498,7 +498,7 @@ impl Future {
     fn wait(py: Python<'_>, cell: &Arc<Cell>, deadline: Option<Instant>) -> PyResult<()> {
         wait::with_signals(py, || match cell.source.get() {
             Some(source) => source.pool.wait(&**cell, deadline),
-            None => crate::threads::wait(cell, deadline),
+            None => crate::threads::wait(&**cell, deadline),
         })
     }
 
@@ -545,7 +545,9 @@ impl Future {
             cell.move_to(FINISHED);
             inner.tell_listeners();
             if inner.callbacks.is_empty() && inner.condition.is_none() {
-                return Ok(());
+                let part = inner.part.take();
+                drop(inner);
+                return part.map_or(Ok(()), |part| part.settle(slf));
             }
         }
         deliver(slf)

@@ -1,5 +1,5 @@
-//! Who is told in Python that a future is done: waiters of the standard `wait` and `as_completed`, and
-//! callbacks.
+//! Who is told in Python that a future is done: waiters of the standard `wait` and `as_completed`,
+//! callbacks, and calls that it is a part of.
 
 use std::sync::Arc;
 
@@ -9,17 +9,19 @@ use pyo3::prelude::*;
 
 use super::Future;
 use super::cell::{Cell, FINISHED, NOTIFIED};
-use crate::batch::Calls;
+use crate::calls::Calls;
 use crate::python::standard;
 
 /// Tells everybody in Python who wants to know. Each is told once, whoever comes first.
 pub fn deliver(slf: &Bound<'_, Future>) -> PyResult<()> {
     let py = slf.py();
     let cell = &slf.get().cell;
-    let (condition, keep) = {
+    let (condition, keep, part) = {
         let mut inner = cell.inner();
-        (inner.condition.as_ref().map(|one| one.clone_ref(py)), inner.keep.take())
+        let condition = inner.condition.as_ref().map(|one| one.clone_ref(py));
+        (condition, inner.keep.take(), inner.part.take())
     };
+    part.map_or(Ok(()), |part| part.settle(slf))?;
     if let Some(condition) = condition {
         let condition = condition.bind(py);
         condition.call_method0(intern!(py, "acquire"))?;

@@ -588,6 +588,13 @@ impl Pool {
         woken
     }
 
+    /// Has who leads look again whether what it waits for is done, which no worker's answer tells it.
+    pub fn nudge(&self) {
+        if !self.forked() {
+            self.wake_leader();
+        }
+    }
+
     /// Wakes the leader for what no worker's answer told it: a lost task, a broken pool.
     fn wake_leader(&self) {
         self.watch.nudge();
