@@ -11,6 +11,8 @@ from benches.contenders import WORKERS
 
 IN_FLIGHT = 100
 THEIR_OWN = 16  # in flight in a process, if aiomultiprocess is not told otherwise
+DEFAULT = "default"
+_NAMES = {None: "one after the other", DEFAULT: "both at their defaults"}
 SLEEPS, SHORTEST_S, LONGEST_S = 10_000, 0.1, 1.0
 _SEED = 20
 
@@ -60,10 +62,10 @@ def _ours(in_flight, **shape):
 
 
 @contextmanager
-def _our_map(in_flight, **shape):
+def _our_map(in_flight, loop="asyncio", **shape):
     from oxgang.asyncio import CoroutinePoolExecutor
 
-    with CoroutinePoolExecutor(in_flight, loop="asyncio", **shape) as pool:
+    with CoroutinePoolExecutor(in_flight, loop=loop, **shape) as pool:
         yield pool.map
 
 
@@ -81,8 +83,10 @@ def submitted(contender, scale):
 async def _in_aiomultiprocess(count, concurrency):
     import aiomultiprocess
 
-    options = {"processes": WORKERS, "queuecount": WORKERS}
-    if concurrency is not None:
+    options = {"processes": WORKERS}
+    if concurrency is not DEFAULT:
+        options["queuecount"] = WORKERS
+    if isinstance(concurrency, int):
         options["childconcurrency"] = concurrency
     async with aiomultiprocess.Pool(**options) as pool:
         await pool.map(nothing, range(2 * WORKERS))
@@ -97,16 +101,17 @@ async def _in_aiomultiprocess(count, concurrency):
 
 
 def in_processes(contender, scale):
-    """Two processes, each with so many in flight at most."""
+    """Two processes, each with so many in flight at most; or with what each library has if nothing
+    but their number is said."""
     figures = {}
-    for concurrency, count in ((None, 200), (THEIR_OWN, 10_000), (IN_FLIGHT, 10_000)):
+    shapes = (None, 200), (THEIR_OWN, 10_000), (IN_FLIGHT, 10_000), (DEFAULT, 10_000)
+    for concurrency, count in shapes:
         count = max(20, int(count * scale))  # noqa: PLW2901 - at this scale
         if contender.name == "aiomultiprocess":
             seconds = asyncio.run(_in_aiomultiprocess(count, concurrency))
         else:
             seconds = _in_ours(count, concurrency)
-        what = "one after the other" if concurrency is None else f"{concurrency} in flight"
-        figures[what] = seconds
+        figures[_NAMES.get(concurrency, f"{concurrency} in flight")] = seconds
     return figures
 
 
@@ -122,7 +127,11 @@ async def _one_after_the_other(count):
 def _in_ours(count, concurrency):
     if concurrency is None:
         return asyncio.run(_one_after_the_other(count))
-    with _our_map(WORKERS * concurrency, processes=WORKERS) as run:
+    if concurrency is DEFAULT:
+        pool = _our_map(None, "auto", processes=WORKERS)
+    else:
+        pool = _our_map(WORKERS * concurrency, processes=WORKERS)
+    with pool as run:
         _check(list(run(nothing, range(2 * WORKERS))), list(range(2 * WORKERS)))
         began = time.perf_counter()
         _check(sum(run(nothing, range(count))), sum(range(count)))

@@ -1,7 +1,8 @@
 """The border between Python and the engine; every name of the built module is here."""
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Any, final
 
 __all__ = [
@@ -33,6 +34,8 @@ __all__ = [
     "RLock",
     "ResultIterator",
     "ResultLine",
+    "Run",
+    "RunDesk",
     "Sendable",
     "SharedBarrier",
     "SharedCondition",
@@ -57,10 +60,13 @@ __all__ = [
     "Unlocked",
     "Waiter",
     "__version__",
+    "are_plain",
     "call_soon_threadsafe",
     "dump",
     "hold_lifeline",
+    "launch",
     "run_options",
+    "settle",
     "stop_at_main",
     "work",
 ]
@@ -108,6 +114,26 @@ class LoopPort:
     def fileno(self) -> int: ...
     def expect(self, future: Future) -> None: ...
     def drain(self) -> None: ...
+
+def are_plain(values: tuple[Any, ...]) -> bool:
+    """Whether values are short and of the kinds that need no pickle."""
+
+def settle(
+    news: list[tuple[Any, ...]], calls: dict[int, Any], begun: dict[Any, Any]
+) -> list[tuple[Any, ...]]:
+    """Tells the futures of calls what those have returned; what is left of the news."""
+
+def launch(
+    line: deque[Any],
+    most: int,
+    functions: Container[int],
+    calls: dict[int, Any],
+    begun: dict[Any, Any],
+    orders: list[Any],
+    numbers: Iterator[int],
+    now: float,
+) -> int:
+    """Begins calls from the head of a line, as long as they are plain; how many."""
 
 def call_soon_threadsafe(
     loop: Any, callback: Callable[..., object], /, *args: Any, context: Any = None
@@ -240,6 +266,39 @@ class ResultIterator:
     def _in_chunk(self) -> bool: ...
     def __iter__(self) -> ResultIterator: ...
     def __next__(self) -> Any: ...
+
+@final
+class Run:
+    """A call's coroutine, as the task has it that runs it; see `oxgang.asyncio._runs`."""
+
+    task: Any
+
+    def __new__(cls, key: Any, function: Any, coroutine: Any, desk: RunDesk) -> Run: ...
+    @property
+    def key(self) -> Any: ...
+    @property
+    def function(self) -> Any: ...
+    def __next__(self) -> Any: ...
+    def __await__(self) -> Run: ...
+    def send(self, value: Any) -> Any: ...
+    def throw(self, *error: Any) -> Any: ...
+    def close(self) -> None: ...
+
+@final
+class RunDesk:
+    """Where the runs of a loop begin, and what becomes of them is noted."""
+
+    def __new__(
+        cls,
+        running: dict[Any, Run],
+        watched: dict[Run, Any],
+        abandoned: set[Run],
+        news: list[tuple[Any, Any]] | None,
+        over: Callable[[Run, bool, Any], object],
+    ) -> RunDesk: ...
+    def begin(
+        self, make_task: Callable[[Run], Any], key: Any, function: Any, args: tuple[Any, ...]
+    ) -> bool: ...
 
 @final
 class ThreadOptions:

@@ -13,6 +13,7 @@ import oxgang
 
 VARIABLE = contextvars.ContextVar("VARIABLE", default="nothing")
 _set_up = []
+_tasks = []
 
 
 async def same(value):
@@ -52,6 +53,58 @@ async def variable(new):
 async def cancel_self():
     asyncio.current_task().cancel()
     await asyncio.sleep(1)
+
+
+async def cancel_self_and_return():
+    asyncio.current_task().cancel()
+    return "regardless"
+
+
+async def cancel_others():
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    return len(others)
+
+
+async def look_at_own_task():
+    task = asyncio.current_task()
+    coroutine = task.get_coro()
+    frame = coroutine.cr_frame
+    await asyncio.sleep(0)
+    known = task in asyncio.all_tasks()
+    return coroutine.__qualname__, frame.f_code.co_name, coroutine.cr_running, known
+
+
+async def lend_task(fail):
+    _tasks.append(asyncio.current_task())
+    await asyncio.sleep(0.05)
+    if fail:
+        raise LookupError("lent")
+    return "lent"
+
+
+async def await_lent_task():
+    while not _tasks:
+        await asyncio.sleep(0.001)
+    try:
+        return await _tasks.pop()
+    except LookupError as error:
+        return repr(error)
+
+
+def make_tasks_of_my_own():
+    def factory(loop, coroutine, **options):
+        task = asyncio.Task(coroutine, loop=loop, **options)
+        task.set_name("of a factory")
+        return task
+
+    asyncio.get_running_loop().set_task_factory(factory)
+
+
+async def name_of_task():
+    await asyncio.sleep(0)
+    return asyncio.current_task().get_name()
 
 
 async def clean_up(path, seconds=60):

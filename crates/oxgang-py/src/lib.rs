@@ -30,6 +30,7 @@ mod queue;
 mod raw;
 mod reducers;
 mod results;
+mod run;
 mod sink;
 mod sync;
 mod template;
@@ -56,6 +57,8 @@ mod _core {
     #[pymodule_export]
     use crate::future::Future;
     #[pymodule_export]
+    use crate::future::settling::{launch, settle};
+    #[pymodule_export]
     use crate::gather::{SharedBarrier, SharedCondition, SharedEvent};
     #[pymodule_export]
     use crate::importing::Importer;
@@ -81,6 +84,8 @@ mod _core {
     use crate::raw::{Buffer, SharedRegion, Unlocked};
     #[pymodule_export]
     use crate::results::{ResultIterator, ResultLine};
+    #[pymodule_export]
+    use crate::run::{Run, RunDesk, are_plain};
     #[pymodule_export]
     use crate::sink::{NeedsValue, Pickle, Sink, stop_at_main};
     #[pymodule_export]

@@ -2,8 +2,9 @@
 //!
 //! Safety: the one file of this crate with unsafe code. Descriptors come from Python as numbers
 //! ([`adopt`]); a thread is asked what Python calls it ([`thread_ident`]), and for its
-//! context ([`copy_context`]); classes are asked for their state, and instances of plain ones made and
-//! filled ([`new_instance`]); bytes of Python objects are looked at while they are copied ([`Lent`]), reference counts while
+//! context ([`copy_context`]); coroutines are stepped ([`step`]); classes are asked for their state, and
+//! instances of plain ones made and filled ([`new_instance`]); bytes of Python objects are looked at
+//! while they are copied ([`Lent`]), reference counts while
 //! objects are encoded ([`is_shared`]); mapped
 //! blocks are shown to Python through the buffer protocol ([`Buffer`]).
 
@@ -45,6 +46,32 @@ pub fn copy_context(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     // SAFETY: the interpreter is attached, and what comes back is a new reference, or null with an
     // error set.
     unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent()) }
+}
+
+/// What a coroutine does in one step.
+pub enum Stepped<'py> {
+    /// It waits for this.
+    Waits(Bound<'py, PyAny>),
+    /// It is over.
+    Returned(Bound<'py, PyAny>),
+}
+
+/// Sends a value to a coroutine, as `await` does it; an error is what it raises.
+pub fn step<'py>(
+    coroutine: &Bound<'py, PyAny>,
+    value: &Bound<'py, PyAny>,
+) -> PyResult<Stepped<'py>> {
+    let (py, mut found) = (coroutine.py(), std::ptr::null_mut());
+    // SAFETY: both objects live, since they are borrowed, and the interpreter is attached. `found`
+    // is written: a new reference, or null together with an error that is set.
+    unsafe {
+        let how = ffi::PyIter_Send(coroutine.as_ptr(), value.as_ptr(), &raw mut found);
+        let found = Bound::from_owned_ptr_or_err(py, found)?;
+        match how {
+            ffi::PySendResult::PYGEN_NEXT => Ok(Stepped::Waits(found)),
+            _ => Ok(Stepped::Returned(found)),
+        }
+    }
 }
 
 /// Whether others hold the object than `holders` that the caller knows of.

@@ -1,6 +1,5 @@
 """Calls of coroutine functions: what may be called, its future, and what became of it."""
 
-import asyncio
 import inspect
 import types
 
@@ -28,36 +27,26 @@ class CoroutineFuture(Future):
 class Call:
     """One call, from `submit` until its future is done."""
 
-    __slots__ = (
-        "args",
-        "began",
-        "context",
-        "errors",
-        "failure",
-        "fn",
-        "future",
-        "kwargs",
-        "limit",
-        "losses",
-        "number",
-        "options",
-        "terminated",
-    )
+    number = None
+    began = None  # when, on the monotonic clock; None: it never has
+    errors = 0  # what its tries so far have raised
+    losses = ()  # the workers they were lost with, as `crash_error` takes them
+    failure = None  # while it waits for its next try: how the last one ended
+    terminated = False
+    context = None
+    # of those that go to other processes
+    encoded = None  # the function; see `Functions`
+    buffers = None  # that belong to the arguments, which are a pickle then
+    plain = None  # the function's number, if that and plain arguments are all there is to say
 
-    def __init__(self, future, fn, args, kwargs, *, context, options, limit):
+    # no names are given: there is one for each call
+    def __init__(self, future, fn, args, kwargs, options, limit):  # noqa: PLR0917
         self.future = future
         self.fn = fn
         self.args = args
         self.kwargs = kwargs
-        self.context = context
         self.options = options
         self.limit = limit  # seconds, None: any number; and the grace
-        self.number = None
-        self.began = None  # when, on the monotonic clock; None: it never has
-        self.errors = 0  # what its tries so far have raised
-        self.losses = ()  # the workers they were lost with, as `crash_error` takes them
-        self.failure = None  # while it waits for its next try: how the last one ended
-        self.terminated = False
 
     def cancel(self):
         """It has not begun, and will not."""
@@ -94,17 +83,11 @@ def name_of(fn):
 
 
 async def outcome(fn, args, kwargs):
-    """Runs the call: ``(whether it returned, value or error)``. A cancellation goes through."""
-    try:
-        awaitable = fn(*args, **kwargs)
-        del args, kwargs  # nobody's any more, whatever a traceback holds of this frame
-        if not hasattr(awaitable, "__await__"):
-            raise TypeError(
-                f"{name_of(fn)} gave no coroutine but a {type(awaitable).__name__}; submit an "
-                "async def"
-            )
-        return True, await awaitable
-    except (asyncio.CancelledError, GeneratorExit):
-        raise
-    except BaseException as error:
-        return False, error
+    """Runs a call of anything that may give a coroutine."""
+    awaitable = fn(*args, **kwargs)
+    del args, kwargs  # nobody's any more, whatever a traceback holds of this frame
+    if not hasattr(awaitable, "__await__"):
+        raise TypeError(
+            f"{name_of(fn)} gave no coroutine but a {type(awaitable).__name__}; submit an async def"
+        )
+    return await awaitable

@@ -5,6 +5,7 @@ quickest way for plain values between two processes of one interpreter.
 
 | order | then |
 |---|---|
+| (none) | number, number of a function that is known, plain arguments: a call without a limit |
 | `RUN` | number, name, function (number; bytes, None: known), its arguments |
 | `TERMINATE` | number |
 | `ASK` | number: to be answered by `ALIVE` |
@@ -14,22 +15,24 @@ The arguments are a plain tuple, or a pickle and its buffers; then come limit an
 
 | news | then |
 |---|---|
-| `READY` | process id |
+| (none) | number, and a plain value: nothing else has two parts |
+| `READY` | process id, nothing |
 | `FAILED` | nothing, and what the initializer raised |
-| `DONE` | number, and a value, its pickle and buffers |
+| `DONE` | number, and a value's pickle and its buffers |
 | `RAISED` | number, and an error as `_pickling.dump_error` has it |
-| `TERMINATED` | number |
-| `ALIVE` | number of the question |
+| `TERMINATED` | number, nothing |
+| `ALIVE` | number of the question, nothing |
 """
 
 import asyncio
+import contextlib
 import marshal
 import os
 from collections import deque
 from pickle import PickleBuffer, loads
 from queue import Empty
 
-from oxgang import _pickling
+from oxgang import _core, _pickling
 from oxgang.asyncio import _runs
 from oxgang.asyncio._run import loop_factory
 from oxgang.asyncio._service import initialize
@@ -39,18 +42,6 @@ RUN, TERMINATE, ASK, END = range(4)
 READY, FAILED, DONE, RAISED, TERMINATED, ALIVE = range(6)
 MOST_FUNCTIONS = 256  # that a host remembers, the newest
 _PATIENCE_S = 10.0  # for coroutines that were cancelled at the end
-_PLAIN = frozenset((type(None), bool, int, float, str, bytes))
-_LONG = frozenset((str, bytes))
-_SHORT = 1 << 12
-
-
-def is_plain(values):
-    """Whether values are short and of the kinds that need no pickle."""
-    for value in values:
-        kind = type(value)
-        if kind not in _PLAIN or (kind in _LONG and len(value) > _SHORT):
-            return False
-    return True
 
 
 def packed(messages, apart):
@@ -61,6 +52,23 @@ def packed(messages, apart):
 def unpacked(item):
     """Messages that were `packed`."""
     return marshal.loads(item) if type(item) is bytes else item
+
+
+def call_of(order):
+    """The number of the call that is to begin by an order; None: by none."""
+    if len(order) == 3:
+        return order[0]
+    return order[1] if order[0] == RUN else None
+
+
+def taken(queue):
+    """All messages that are in a queue."""
+    messages = []
+    with contextlib.suppress(Empty):  # by a wake-up that came late
+        messages += unpacked(queue.get(False))
+        while not queue.empty():
+            messages += unpacked(queue.get(False))
+    return messages
 
 
 def encoded(dump, value):
@@ -87,17 +95,30 @@ def live(orders, news, start):
         _runs.close(loop, _PATIENCE_S)
 
 
+class _Known:
+    """A function that the owner names by its number."""
+
+    __slots__ = ("data", "fn", "is_bare", "name")
+
+    def __init__(self, name, data):
+        self.name = name
+        self.data = data
+        self.fn = None  # till it could be loaded
+        self.is_bare = False
+
+
 class _Host:
     def __init__(self, loop, orders, news):
         self.loop = loop
         self.orders = orders
         self.news = news
-        self.runs = _runs.Runs(loop, self.tell)
-        self.functions = {}  # by number; bytes till they could be loaded
-        self.remembered = deque()
         self.outgoing = []
+        self.runs = _runs.Runs(loop, self.tell, self.outgoing)
+        self.functions = {}  # by number
+        self.remembered = deque()
         self.apart = False  # whether something in there has buffers
         self.ending = self.over = False
+        self.sending = False  # that is to come
         self.watchdog = None
 
     async def open(self, initializer, initargs, watch_blocking):
@@ -112,7 +133,8 @@ class _Host:
             self.ending = True
             self.rest()
         else:
-            self.say((READY, os.getpid()))
+            self.say((READY, os.getpid(), None))
+            self.send()
             self.loop.add_reader(self.orders._watch_fd(), self.look)
 
     def close(self):
@@ -122,26 +144,35 @@ class _Host:
         self.send()
 
     def look(self):
-        while True:
-            try:
-                orders = self.orders.get(False)
-            except Empty:
-                break
-            for what, number, *rest in unpacked(orders):
-                if what == RUN:
-                    self.run(number, *rest)
-                elif what == TERMINATE:
-                    self.runs.terminate(number)
-                elif what == ASK:
-                    self.say((ALIVE, number))
+        self.send()  # before what may begin now, and block the loop
+        self.sending = True
+        functions, begin, make_task = self.functions, self.runs.begin_plain, self.runs.task_maker()
+        for order in taken(self.orders):
+            if len(order) == 3:
+                number, function, args = order
+                known = functions[function]
+                if known.is_bare:
+                    begin(make_task, number, known.fn, args)
                 else:
-                    self.ending = True
+                    self.run(number, known.name, function, None, args, None, None, None)
+                continue
+            what, number, *rest = order
+            if what == RUN:
+                self.run(number, *rest)
+            elif what == TERMINATE:
+                self.runs.terminate(number)
+            elif what == ASK:
+                self.say((ALIVE, number, None))
+            else:
+                self.ending = True
+        # those that were begun have their first step now, or had it; what comes of it goes together
+        self.loop.call_soon(self.send)
         self.rest()
 
     def run(self, number, name, *what):
         function, code, data, buffers, limit, grace = what
         try:
-            fn = self.function(function, code)
+            fn = self.function(function, name, code)
             if type(data) is tuple:
                 args, kwargs = data, {}
             else:
@@ -152,7 +183,7 @@ class _Host:
             return
         self.runs.begin(number, fn, args, kwargs, limit=limit, grace=grace)
 
-    def function(self, number, data):
+    def function(self, number, name, data):
         if not number:
             return _pickling.load_callable(data)
         if data is not None:
@@ -160,22 +191,23 @@ class _Host:
             if len(self.remembered) == MOST_FUNCTIONS:
                 del self.functions[self.remembered.popleft()]
             self.remembered.append(number)
-            self.functions[number] = data
-        fn = self.functions[number]
-        if not callable(fn):
-            fn = self.functions[number] = _pickling.load_callable(fn)
-        return fn
+            self.functions[number] = _Known(name, data)
+        known = self.functions[number]
+        if known.fn is None:
+            known.fn = _pickling.load_callable(known.data)
+            known.is_bare = _runs.is_bare(known.fn)
+        return known.fn
 
     def tell(self, number, done, value):
         if value is _runs.TERMINATED:
-            self.say((TERMINATED, number))
-        elif done and is_plain((value,)):
-            self.say((DONE, number, value, None, None))
+            self.say((TERMINATED, number, None))
+        elif done and _core.are_plain((value,)):
+            self.say((number, value))
         else:
             if done:
                 try:
                     data, buffers = encoded(_pickling.dump_result, value)
-                    news = DONE, number, None, data, buffers
+                    news = DONE, number, data, buffers
                     self.apart |= buffers is not None
                 except Exception as error:
                     done, value = False, error
@@ -186,14 +218,17 @@ class _Host:
 
     def say(self, news):
         self.outgoing.append(news)
-        if len(self.outgoing) == 1:
+        if not self.sending:
+            self.sending = True
             self.loop.call_soon(self.send)
 
     def send(self):
-        news, self.outgoing = self.outgoing, []
+        self.sending = False
         apart, self.apart = self.apart, False
-        if news:
-            self.news.put(packed(news, apart))
+        if self.outgoing:
+            news = packed(self.outgoing[:] if apart else self.outgoing, apart)
+            self.outgoing.clear()
+            self.news.put(news)
 
     def rest(self):
         if self.ending and not self.runs.by_key:

@@ -38,10 +38,9 @@ from concurrent.futures import BrokenExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pickle import loads
-from queue import Empty
 from time import monotonic
 
-from oxgang import _pickling
+from oxgang import _core, _pickling
 from oxgang._faults import crash_error
 from oxgang.asyncio import _host, _runs
 from oxgang.asyncio._calls import name_of
@@ -125,18 +124,24 @@ class Hosts(Service):
         self.numbers = itertools.count(1)
         self.hosts = []
         self.pool = self.fittest = None
+        self.fit_until = 0  # so many calls: then another host may be fitter
         self.stillborn = 0
 
     # -- by who submits ------------------------------------------------------------------------
 
-    def prepare(self, call):
+    def encoded(self, fn):
+        """See `Functions`."""
+        return self.functions.encoded(fn)
+
+    def prepare(self, call, encoded):
         """Encodes a call, at once: what becomes of the arguments later is the caller's affair."""
-        number, function, call.fn = self.functions.encoded(call.fn)
-        if call.kwargs or not _host.is_plain(call.args):
-            arguments = _host.encoded(_pickling.dump_call, (call.args, call.kwargs))
-        else:
-            arguments = call.args, None
-        call.args = number, function, *arguments
+        call.encoded = encoded
+        number, _, call.fn = encoded
+        if call.kwargs or not _core.are_plain(call.args):
+            made = _host.encoded(_pickling.dump_call, (call.args, call.kwargs))
+            call.args, call.buffers = made
+        elif number and call.limit[0] is None:
+            call.plain = number
         call.kwargs = None
 
     # -- in the loop's thread --------------------------------------------------------------------
@@ -165,12 +170,37 @@ class Hosts(Service):
         host.future.add_done_callback(lambda _: urge(partial(self._host_over, host)))
 
     def has_room(self):
-        fittest, least = None, self.concurrency
+        # in one round of begins only they change who has how much to do
+        if self.fittest is None or len(self.fittest.calls) >= self.fit_until:
+            self._choose()
+        return self.fittest is not None
+
+    def _choose(self):
+        """Finds the host with the fewest calls, and until when it is."""
+        fittest, least, next_to_it = None, self.concurrency, self.concurrency
         for host in self.hosts:
-            if len(host.calls) < least and not host.ending:
-                fittest, least = host, len(host.calls)
-        self.fittest = fittest
-        return fittest is not None
+            count = len(host.calls)
+            if host.ending:
+                continue
+            if count < least:
+                fittest, least, next_to_it = host, count, least
+            elif count < next_to_it:
+                next_to_it = count
+        self.fittest, self.fit_until = fittest, max(next_to_it, least + 1)
+
+    def begin_next(self, most):
+        host, calls = self.fittest, self.fittest.calls
+        begun = _core.launch(
+            self.line,
+            min(most, self.fit_until - len(calls)),
+            host.functions,
+            calls,
+            self.begun,
+            host.outgoing,
+            self.numbers,
+            monotonic(),
+        )
+        return begun or super().begin_next(most)
 
     def begin(self, call):
         host = self.fittest
@@ -178,20 +208,21 @@ class Hosts(Service):
             call.number = next(self.numbers)
         call.began = monotonic()
         host.calls[call.number] = call
-        number, function, arguments, buffers = call.args
+        number, function, _ = call.encoded
+        limit, grace = call.limit
         if number and number in host.functions:
             function = None
         elif number:
             host.functions.append(number)
-        limit, grace = call.limit
-        if buffers is not None:
+        if call.buffers is not None:
             host.apart = True
-        what = number, function, arguments, buffers, limit, grace
+        what = number, function, call.args, call.buffers, limit, grace
         host.outgoing.append((_host.RUN, call.number, call.fn, *what))
         if limit is not None:
             self._look_later(host, call)
 
     def all_begun(self):
+        self.fittest = None
         for host in self.hosts:
             if host.outgoing:
                 self._send(host)
@@ -214,35 +245,30 @@ class Hosts(Service):
             self._take_news(host)
 
     def _take_news(self, host):
-        done = _host.DONE
-        while True:
-            try:
-                news = host.news.get(False)
-            except Empty:
+        for news in _core.settle(_host.taken(host.news), host.calls, self.begun):
+            what, number, *facts = news
+            if what == _host.DONE:
+                call = host.calls.pop(number, None)
+                if call is not None:
+                    self.finish(call, *_decoded(call, facts))
+            elif what == _host.READY:
+                host.ready, host.pid, self.stillborn = True, number, 0
+            elif what == _host.ALIVE:
+                host.answered = number
+            elif what == _host.FAILED:
+                error = BrokenProcessPool(
+                    "the initializer of a pool of coroutines failed in a worker process; the "
+                    "pool cannot be used any more"
+                )
+                error.__cause__ = _pickling.load_error(facts[0])
+                self.break_off(error)
                 return
-            for what, number, *facts in _host.unpacked(news):
-                if what == done:
-                    call = host.calls.pop(number, None)
-                    if call is not None:
-                        self.finish(call, *_decoded(call, facts))
-                elif what == _host.READY:
-                    host.ready, host.pid, self.stillborn = True, number, 0
-                elif what == _host.ALIVE:
-                    host.answered = number
-                elif what == _host.FAILED:
-                    error = BrokenProcessPool(
-                        "the initializer of a pool of coroutines failed in a worker process; the "
-                        "pool cannot be used any more"
-                    )
-                    error.__cause__ = _pickling.load_error(facts[0])
-                    self.break_off(error)
-                    return
-                else:
-                    call = host.calls.pop(number, None)
-                    if call is not None:
-                        raised = what == _host.RAISED
-                        error = _pickling.load_error(facts[0]) if raised else _runs.TERMINATED
-                        self.finish(call, False, error)
+            else:
+                call = host.calls.pop(number, None)
+                if call is not None:
+                    raised = what == _host.RAISED
+                    error = _pickling.load_error(facts[0]) if raised else _runs.TERMINATED
+                    self.finish(call, False, error)
 
     def _look_later(self, host, call):
         self.loop.call_later(sum(call.limit), self._look_after, host, call.number)
@@ -290,13 +316,8 @@ class Hosts(Service):
 
     def _take_back(self, host):
         """Calls that had not begun there go to the head of the line."""
-        waiting = list(host.outgoing)
-        while True:
-            try:
-                waiting[:0] = _host.unpacked(host.orders.get(False))
-            except Empty:
-                break
-        numbers = sorted(order[1] for order in waiting if order[0] == _host.RUN)
+        waiting = [*_host.taken(host.orders), *host.outgoing]
+        numbers = sorted(filter(None, map(_host.call_of, waiting)))
         for number in reversed(numbers):
             call = host.calls.pop(number, None)
             if call is not None:
@@ -374,9 +395,7 @@ class Hosts(Service):
 
 
 def _decoded(call, facts):
-    plain, data, buffers = facts
-    if data is None:
-        return True, plain
+    data, buffers = facts
     try:
         return True, loads(data, buffers=buffers or ())
     except Exception as failure:

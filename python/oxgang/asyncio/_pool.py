@@ -108,7 +108,6 @@ class CoroutinePoolExecutor(KillableExecutor):
                 name,
                 (initializer, initargs, watch_blocking),
             )
-            self._prepare = None
         else:
             from oxgang.asyncio._hosts import Hosts
 
@@ -122,7 +121,6 @@ class CoroutinePoolExecutor(KillableExecutor):
                 (processes, concurrency, mp_context, self._options.memory_limit),
                 (loop, initializer, initargs, watch_blocking),
             )
-            self._prepare = self._service.prepare
         # an executor that becomes garbage finishes what it has, and ends
         weakref.finalize(self, self._service.close, False).atexit = False
 
@@ -157,26 +155,30 @@ class CoroutinePoolExecutor(KillableExecutor):
 
     def _submit(self, options, fn, args, kwargs):
         refuse_plain(fn)
-        call = self._call(options, fn, args, kwargs)
+        limit = self._limit if options is self._options else limits(options)
+        shape = options, limit, self._service.encoded(fn)
+        call = self._call(shape, fn, args, kwargs)
         if not self._service.submit(call):
             raise self._refusal()
         return call.future
 
     def _submit_many(self, fn, calls):
         refuse_plain(fn)
-        many = [self._call(self._options, fn, args, {}) for args in calls]
+        shape = self._options, self._limit, self._service.encoded(fn)
+        many = [self._call(shape, fn, args, {}) for args in calls]
         if many and not self._service.submit(many):
             raise self._refusal()
         return [call.future for call in many]
 
-    def _call(self, options, fn, args, kwargs):
+    def _call(self, shape, fn, args, kwargs):
+        options, limit, encoded = shape
         future = CoroutineFuture()
         future._service = self._service
-        context = copy_context() if self._context else None
-        limit = self._limit if options is self._options else limits(options)
-        call = Call(future, fn, args, kwargs, context=context, options=options, limit=limit)
-        if self._prepare is not None:
-            self._prepare(call)
+        call = Call(future, fn, args, kwargs, options, limit)
+        if self._context:
+            call.context = copy_context()
+        if encoded is not None:
+            self._service.prepare(call, encoded)
         return call
 
     def _refusal(self):

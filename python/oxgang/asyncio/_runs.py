@@ -17,9 +17,12 @@ does none of it: see `_watchdog`.
 
 import asyncio
 import os
+import sys
+from functools import partial
 from inspect import CO_COROUTINE
 from types import FunctionType
 
+from oxgang import _core
 from oxgang._limits import TaskTimeout
 from oxgang._options import GRACE_S
 from oxgang.asyncio._calls import name_of, outcome
@@ -27,17 +30,22 @@ from oxgang.asyncio._calls import name_of, outcome
 TERMINATED = object()  # what is told of a run that `terminate` has ended
 
 
-class _Run:
-    __slots__ = ("asked", "bare", "fn", "grace", "key", "limit", "stack", "task", "timer")
+class _Watch:
+    """What there is to know of a run that has a limit, or that was asked to end."""
 
-    def __init__(self, key, fn, limit, grace):
-        self.key = key
-        self.fn = fn
+    __slots__ = ("asked", "grace", "limit", "stack", "timer")
+
+    def __init__(self, limit=None, grace=GRACE_S):
         self.limit = limit
         self.grace = grace
         self.asked = None
         self.stack = ""
-        self.task = self.timer = None
+        self.timer = None
+
+    def stop(self):
+        """Asks no more."""
+        if self.timer is not None:
+            self.timer.cancel()
 
 
 class Runs:
@@ -46,99 +54,130 @@ class Runs:
     Args:
         loop: The loop.
         tell: Called with a run's key, whether it returned, and its value or its error.
+        news: What short plain values may be appended to instead, in pairs with their keys, if there
+            is something in it: then somebody will take that out.
     """
 
-    def __init__(self, loop, tell):
+    def __init__(self, loop, tell, news=None):
         self.loop = loop
         self.tell = tell
         self.by_key = {}
-        self.by_task = {}
+        self.watched = {}  # run -> _Watch, of those that have one
         self.abandoned = set()
-        self._is_over = self._over  # made once
+        self._desk = _core.RunDesk(self.by_key, self.watched, self.abandoned, news, self._over)
+        self._make_task = _task_maker(loop)
 
     def begin(self, key, fn, args, kwargs, *, context=None, limit=None, grace=GRACE_S):
-        """Runs a call; of the key is told later."""
-        run = _Run(key, fn, limit, grace)
-        coroutine = _coroutine(fn, args, kwargs)
-        run.bare = coroutine is not None
-        if coroutine is None:
-            coroutine = outcome(fn, args, kwargs)
-        if context is None:
-            task = self.loop.create_task(coroutine)
-        else:
-            task = self.loop.create_task(coroutine, context=context)
-        run.task = task
-        self.by_key[key] = self.by_task[task] = run
-        task.add_done_callback(self._is_over)
+        """Runs a call; of the key is told later, or, where a coroutine begins at once and does not
+        wait, before this returns."""
+        coroutine = _coroutine(fn, args, kwargs) or outcome(fn, args, kwargs)
+        run = _core.Run(key, fn, coroutine, self._desk)
+        self.by_key[key] = run
         if limit is not None:
-            run.timer = self.loop.call_later(limit, self._ask, run)
+            watch = self.watched[run] = _Watch(limit, grace)
+            watch.timer = self.loop.call_later(limit, self._ask, run, watch)
+        options = {} if context is None else {"context": context}
+        run.task = self.task_maker()(run, **options)
+
+    def begin_plain(self, make_task, key, fn, args):
+        """Runs a call without a limit, of an `async def` if `is_bare`; `make_task`: `task_maker`
+        just now."""
+        if not self._desk.begin(make_task, key, fn, args):
+            self.begin(key, fn, args, {})
+
+    def task_maker(self):
+        """What makes a task."""
+        loop = self.loop
+        return self._make_task if loop.get_task_factory() is None else loop.create_task
 
     def terminate(self, key):
         """Cancels a run, if it goes on."""
         run = self.by_key.get(key)
-        if run is not None and run.asked is None:
-            run.asked = TERMINATED
+        if run is None:
+            return
+        watch = self.watched.get(run)
+        if watch is None:
+            watch = self.watched[run] = _Watch()
+        if watch.asked is None:
+            watch.asked = TERMINATED
             run.task.cancel()
 
     def cancel_all(self):
         """Cancels all; nothing more is told."""
         for run in list(self.by_key.values()):
-            if run.timer is not None:
-                run.timer.cancel()
+            if run in self.watched:
+                self.watched[run].stop()
             self._abandon_run(run)
             run.task.cancel()
 
-    def name_of_task(self, task):
+    @staticmethod
+    def name_of_task(task):
         """What runs in a task."""
-        run = self.by_task.get(task)
-        if run is not None:
-            return name_of(run.fn)
         coroutine = task.get_coro()
+        if type(coroutine) is _core.Run:
+            return name_of(coroutine.function)
         return getattr(coroutine, "__qualname__", None) or repr(coroutine)
 
-    def _ask(self, run):
-        run.asked = TaskTimeout
-        run.stack = stack_of_coroutine(run.task.get_coro())
-        run.timer = self.loop.call_later(run.grace, self._give_up, run)
+    def _ask(self, run, watch):
+        watch.asked = TaskTimeout
+        watch.stack = stack_of_coroutine(run)
+        watch.timer = self.loop.call_later(watch.grace, self._give_up, run, watch)
         run.task.cancel()
 
-    def _give_up(self, run):
+    def _give_up(self, run, watch):
         self._abandon_run(run)
-        self.tell(run.key, False, _too_long(run))
+        self.tell(run.key, False, _too_long(run, watch))
 
     def _abandon_run(self, run):
         del self.by_key[run.key]
-        self.abandoned.add(run.task)  # or the task, which only the loop knows, might be garbage
+        self.watched.pop(run, None)
+        self.abandoned.add(run)  # it has the task, which else only the loop knows
 
-    def _over(self, task):
-        run = self.by_task.pop(task)
-        if task in self.abandoned:
-            self.abandoned.remove(task)
-            if not task.cancelled():
-                task.exception()  # told to nobody, on purpose
+    def _over(self, run, done, value):
+        # in the task's last step: see `_core.Run`
+        if not done:
+            run.task.add_done_callback(_look_at)
+        if run in self.abandoned:
+            self.abandoned.remove(run)
             return
-        del self.by_key[run.key]
-        if run.timer is not None:
-            run.timer.cancel()
-        if not task.cancelled():
-            error = task.exception()
-            if error is not None:
-                done, value = False, error
-            else:
-                done, value = (True, task.result()) if run.bare else task.result()
-        elif run.asked is TaskTimeout:
-            done, value = False, _timeout(run)
-        elif run.asked is TERMINATED:
-            done, value = False, TERMINATED
-        else:
-            done, value = False, _cancellation(task)
-        del task
-        self.tell(run.key, done, value)
+        key = run.key
+        del self.by_key[key]
+        if self.watched:
+            watch = self.watched.pop(run, None)
+            if watch is not None:
+                watch.stop()
+                if not done and isinstance(value, asyncio.CancelledError):
+                    if watch.asked is TaskTimeout:
+                        value = _timeout(run, watch)
+                    elif watch.asked is TERMINATED:
+                        value = TERMINATED
+        self.tell(key, done, value)
+
+
+def _task_maker(loop):
+    """What makes a task where no factory is set."""
+    if sys.version_info >= (3, 12):
+        # one that begins at once, and not in the loop's next turn
+        return partial(asyncio.Task, loop=loop, eager_start=True)
+    if type(loop).create_task is asyncio.BaseEventLoop.create_task:
+        return partial(asyncio.Task, loop=loop)  # which would do just that
+    return loop.create_task
+
+
+def _look_at(task):
+    """Its error is known: asyncio need not log it."""
+    if not task.cancelled():
+        task.exception()
+
+
+def is_bare(fn):
+    """Whether it is an `async def` itself: a call of it runs nothing yet."""
+    return type(fn) is FunctionType and bool(fn.__code__.co_flags & CO_COROUTINE)
 
 
 def _coroutine(fn, args, kwargs):
     """The coroutine of a call, where that alone will do; else None."""
-    if type(fn) is not FunctionType or not fn.__code__.co_flags & CO_COROUTINE:
+    if not is_bare(fn):
         return None
     try:
         return fn(*args, **kwargs)  # nothing of it runs yet
@@ -146,31 +185,23 @@ def _coroutine(fn, args, kwargs):
         return None  # other arguments than it takes: told as any failure
 
 
-def _cancellation(task):
-    """A coroutine that cancels itself: what it raised."""
-    try:
-        task.result()
-    except asyncio.CancelledError as error:
-        return error
-
-
-def _timeout(run):
+def _timeout(run, watch):
     return TaskTimeout(
-        f"the task has reached its time limit of {run.limit:g} s",
-        limit=run.limit,
-        function=name_of(run.fn),
+        f"the task has reached its time limit of {watch.limit:g} s",
+        limit=watch.limit,
+        function=name_of(run.function),
         pid=os.getpid(),
-        stack=run.stack,
+        stack=watch.stack,
     )
 
 
-def _too_long(run):
-    name, stack = name_of(run.fn), stack_of_coroutine(run.task.get_coro())
+def _too_long(run, watch):
+    name, stack = name_of(run.function), stack_of_coroutine(run)
     error = TaskTimeout(
-        f"{name} ran longer than its time limit of {run.limit:g} s and did not stop within "
-        f"{run.grace:g} s more: it goes on although it was cancelled, and what it returns is "
+        f"{name} ran longer than its time limit of {watch.limit:g} s and did not stop within "
+        f"{watch.grace:g} s more: it goes on although it was cancelled, and what it returns is "
         "dropped",
-        limit=run.limit,
+        limit=watch.limit,
         function=name,
         pid=os.getpid(),
         stack=stack,

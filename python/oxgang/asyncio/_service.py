@@ -161,6 +161,10 @@ class Service:
 
     # -- from any thread ---------------------------------------------------------------------
 
+    def encoded(self, fn):
+        """What `prepare` needs to know of a function; None: calls need no preparing."""
+        return None
+
     def submit(self, calls):
         """Takes a call, or a list of some, in; False: it is closed."""
         taken = self.inbox.put(calls)
@@ -297,20 +301,7 @@ class Service:
         if self.why_broken is not None:
             self._fail_line()
         if self.serving:
-            line, begun = self.line, self.begun
-            limit = min(self.limit, len(begun) + _AT_A_TIME)
-            while line and len(begun) < limit and self.has_room():
-                try:
-                    call = line.popleft()
-                except IndexError:
-                    break  # somebody cancels the line
-                if call.failure is not None or call.future.set_running_or_notify_cancel():
-                    call.failure = None
-                    begun[call.future] = call
-                    self.begin(call)
-            self.all_begun()
-            if line and len(begun) == limit < self.limit:
-                self.soon()
+            self._begin_some()
         idle = not (self.line or self.begun or self.paused)
         if idle and self.inbox.closed and (self.serving or self.why_broken) and not self.over:
             # nothing can come after the last look
@@ -319,6 +310,29 @@ class Service:
                 self.soon()
             else:
                 self.last_call()
+
+    def _begin_some(self):
+        before, self._going_on = self._going_on, True  # one that is over at once makes room here
+        left = _AT_A_TIME
+        while self.line and left and len(self.begun) < self.limit and self.has_room():
+            left -= self.begin_next(min(left, self.limit - len(self.begun)))
+        self.all_begun()
+        self._going_on = before
+        if self.line and not left:
+            self.soon()
+
+    def begin_next(self, _most):
+        """Begins the next call, or some; how many."""
+        try:
+            call = self.line.popleft()
+        except IndexError:
+            return 0  # somebody cancels the line
+        if call.failure is None and not call.future.set_running_or_notify_cancel():
+            return 0
+        call.failure = None
+        self.begun[call.future] = call
+        self.begin(call)
+        return 1
 
     def last_call(self):
         """No call is left, and none will come."""
@@ -335,7 +349,9 @@ class Service:
         if not self._going_on:
             self.soon()
         if done:
-            _set(call.future, value, None)
+            # whoever has set it by hand was first
+            with contextlib.suppress(InvalidStateError):
+                call.future.set_result(value)
             return
         if value is _runs.TERMINATED:
             value = terminated_error(call)

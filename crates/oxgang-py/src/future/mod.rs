@@ -44,6 +44,7 @@ use crate::python::standard;
 use crate::{payload, wait};
 
 mod cell;
+pub mod settling;
 pub mod telling;
 
 /// Done, cancelled, result, exception: what asyncio reads from Python 3.14 on.

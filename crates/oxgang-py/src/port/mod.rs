@@ -378,6 +378,8 @@ impl Drop for LoopPort {
 /// What `oxgang._loops` and asyncio have for this.
 pub struct Loops {
     running: Py<PyAny>,
+    /// `asyncio.current_task`
+    pub current_task: Py<PyAny>,
     port_of: Py<PyAny>,
     /// `asyncio.CancelledError`
     pub cancelled: Py<PyAny>,
@@ -391,6 +393,7 @@ pub fn loops(py: Python<'_>) -> PyResult<&Loops> {
         let (asyncio, ours) = (py.import("asyncio")?, py.import("oxgang._loops")?);
         Ok(Loops {
             running: asyncio.getattr("_get_running_loop")?.unbind(),
+            current_task: asyncio.getattr("current_task")?.unbind(),
             port_of: ours.getattr("port_of")?.unbind(),
             cancelled: asyncio.getattr("CancelledError")?.unbind(),
             invalid: asyncio.getattr("InvalidStateError")?.unbind(),
