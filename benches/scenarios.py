@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from importlib.util import find_spec
 from typing import NamedTuple
@@ -177,6 +178,10 @@ def _order(number):
     return work.Order(number, f"customer {number % 97}", (number % 13, 7, 11))
 
 
+def _date(number):
+    return datetime(2000 + number % 97, 1, 1, second=number % 60)
+
+
 def _same(number):
     return number
 
@@ -214,9 +219,14 @@ SCENARIOS = {
             *(BOTH, ("standard",), "µs", f"{_MANY}: no-ops"),
         ),
         Scenario(
-            "process-many-pickled",
+            "process-many-dataclass",
             partial(many, process_pool, work.total, _order),
             *(BOTH, ("standard",), "µs", f"{_MANY}: each with a small dataclass"),
+        ),
+        Scenario(
+            "process-many-pickled",
+            partial(many, process_pool, work.year, _date),
+            *(BOTH, ("standard",), "µs", f"{_MANY}: each with a datetime, which is pickled"),
         ),
         Scenario(
             "process-map-1",

@@ -208,20 +208,17 @@ def test_a_class_that_gets_a_say_later(through, fresh, at):
     assert through(sent).way == "reduced"
 
 
-def test_a_class_with_a_reducer_of_somebody_elses(through, fresh):
+@pytest.mark.parametrize("register", [copyreg.pickle, ForkingPickler.register])
+def test_a_class_with_a_reducer_of_somebody_elses(through, fresh, register):
+    tables = copyreg.dispatch_table, ForkingPickler._extra_reducers
     sent = fresh_instance(fresh)
     assert through(sent).way == "dict"
-    copyreg.pickle(fresh, made_by_reduce)
+    register(fresh, made_by_reduce)
     try:
         assert through(sent).way == "reduced"
     finally:
-        del copyreg.dispatch_table[fresh]
-    assert through(sent).way == "dict"
-    ForkingPickler.register(fresh, made_by_reduce)
-    try:
-        assert through(sent).way == "reduced"
-    finally:
-        del ForkingPickler._extra_reducers[fresh]
+        for table in tables:
+            table.pop(fresh, None)
     assert through(sent).way == "dict"
 
 

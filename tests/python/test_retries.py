@@ -170,26 +170,22 @@ def test_shutdown_can_cancel_what_waits(folder):
     assert future.cancelled() or type(future.exception()) is WorkerCrashed
 
 
-@pytest.mark.parametrize("make_pool", [ProcessPoolExecutor, ThreadPoolExecutor])
-def test_what_fails_after_a_shutdown_that_cancels_is_not_tried_again(make_pool, folder):
+@pytest.mark.parametrize(
+    ("make_pool", "fn", "error"),
+    [
+        (ProcessPoolExecutor, fail_at_go, ConnectionError),
+        (ProcessPoolExecutor, die_at_go, WorkerCrashed),
+        (ThreadPoolExecutor, fail_at_go, ConnectionError),
+    ],
+)
+def test_what_fails_after_a_shutdown_that_cancels_is_not_tried_again(make_pool, fn, error, folder):
     pool = make_pool(1, retries=10**6, retry_on=ConnectionError)
-    future = pool.submit(fail_at_go, folder, 7)
+    future = pool.submit(fn, folder, 7)
     folder.wait_for("begun-7")
     pool.shutdown(wait=False, cancel_futures=True)
     folder.mark("go")
     pool.shutdown()
-    assert type(future.exception(timeout=0)) is ConnectionError
-    assert folder.calls(7) == 1
-
-
-def test_a_task_lost_after_a_shutdown_that_cancels_is_not_tried_again(folder):
-    pool = make("template", 1, retries=10**6)
-    future = pool.submit(die_at_go, folder, 7)
-    folder.wait_for("begun-7")
-    pool.shutdown(wait=False, cancel_futures=True)
-    folder.mark("go")
-    pool.shutdown()
-    assert type(future.exception(timeout=0)) is WorkerCrashed
+    assert type(future.exception(timeout=0)) is error
     assert folder.calls(7) == 1
 
 

@@ -9,6 +9,7 @@
 //! in this process. If it is not, the instance is rebuilt as pickle would.
 
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 
@@ -17,9 +18,35 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyMappingProxy, PyString, PyTuple, PyType};
 
 use super::classes::{Id, find, is_plain, state_of};
-use super::{ByBytes, torn};
+use super::torn;
 use crate::python::names;
 use crate::raw;
+
+/// Bytes that come from processes of the same program, eight at a time.
+#[derive(Default)]
+struct BytesHasher(u64);
+
+impl std::hash::Hasher for BytesHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.write_u64(u64::from_le_bytes(word));
+        }
+    }
+    fn write_u64(&mut self, word: u64) {
+        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 ^= self.0 >> 32;
+    }
+    fn write_usize(&mut self, number: usize) {
+        self.write_u64(number as u64);
+    }
+}
+
+type ByBytes = BuildHasherDefault<BytesHasher>;
 
 /// Shapes, and definitions, that are remembered.
 const MOST: usize = 1 << 10;
