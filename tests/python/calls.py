@@ -136,6 +136,12 @@ def count_in(path):
     return os.getpid()
 
 
+def wait_for_mark(path):
+    """Until `count_in` has left a mark: the file is there a moment before."""
+    while not os.path.exists(path) or os.path.getsize(path) == 0:
+        time.sleep(0.002)
+
+
 def wait_for_file(path):
     while not os.path.exists(path):
         time.sleep(0.002)

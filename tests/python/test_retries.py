@@ -129,7 +129,7 @@ def test_limits_run_again_if_listed(folder):
 def test_a_terminated_task_is_not_run_again(folder):
     with make("template", 1, retries=5, retry_on=BaseException) as pool:
         future = pool.submit(calls.count_and_nap, folder.path / "runs")
-        calls.wait_for_file(folder.path / "runs")
+        calls.wait_for_mark(folder.path / "runs")
         assert future.terminate()
         with pytest.raises(TaskTerminated):
             future.result()
