@@ -102,6 +102,16 @@ def make_tasks_of_my_own():
     asyncio.get_running_loop().set_task_factory(factory)
 
 
+def make_no_tasks():
+    asyncio.get_running_loop().set_task_factory(_make_no_task)
+
+
+def _make_no_task(loop, coroutine, **options):
+    if hasattr(coroutine, "function"):  # a call's
+        raise ZeroDivisionError("no task")
+    return asyncio.Task(coroutine, loop=loop, **options)
+
+
 async def name_of_task():
     await asyncio.sleep(0)
     return asyncio.current_task().get_name()

@@ -60,6 +60,13 @@ def test_task_factories(shape):
         assert {future.result() for future in futures} == {"of a factory"}
 
 
+def test_a_task_factory_that_fails(shape):
+    with CoroutinePoolExecutor(initializer=coroutines.make_no_tasks, **shape) as pool:
+        for fn in (coroutines.same, coroutines.same, partial(coroutines.same)):
+            futures = pool._submit_many(fn, [(n,) for n in range(5)])
+            assert {type(future.exception()) for future in futures} == {ZeroDivisionError}
+
+
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop", "rloop"])
 def test_errors_are_told_once(loop, caplog):
     """To the future; asyncio has nothing to add."""

@@ -23,7 +23,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use oxgang::lock;
-use pyo3::exceptions::{PyKeyboardInterrupt, PyStopIteration, PySystemExit, PyTypeError};
+use pyo3::exceptions::{
+    PyException, PyKeyboardInterrupt, PyStopIteration, PySystemExit, PyTypeError,
+};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PySet, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit, intern};
@@ -80,8 +82,15 @@ impl RunDesk {
         let run = Run::new(key.clone().unbind(), function.clone().unbind(), coroutine, desk);
         let run = Bound::new(py, run)?;
         slf.get().running.bind(py).set_item(key, &run)?;
-        let task = make_task.call1((&run,))?;
-        run.get().set_task(task.unbind());
+        match make_task.call1((&run,)) {
+            Ok(task) => run.get().set_task(task.unbind()),
+            // a factory's error is the call's
+            Err(error) if error.is_instance_of::<PyException>(py) => {
+                run.get().close(py)?;
+                slf.get().over.call1(py, (&run, false, error.into_value(py)))?;
+            }
+            Err(error) => return Err(error),
+        }
         Ok(true)
     }
 

@@ -77,7 +77,11 @@ class Runs:
             watch = self.watched[run] = _Watch(limit, grace)
             watch.timer = self.loop.call_later(limit, self._ask, run, watch)
         options = {} if context is None else {"context": context}
-        run.task = self.task_maker()(run, **options)
+        try:
+            run.task = self.task_maker()(run, **options)
+        except Exception as error:  # a factory's; as `RunDesk.begin` has it
+            coroutine.close()
+            self._over(run, False, error)
 
     def begin_plain(self, make_task, key, fn, args):
         """Runs a call without a limit, of an `async def` if `is_bare`; `make_task`: `task_maker`
@@ -135,8 +139,8 @@ class Runs:
 
     def _over(self, run, done, value):
         # in the task's last step: see `_core.Run`
-        if not done:
-            run.task.add_done_callback(_look_at)
+        if not done and (task := run.task) is not None:
+            task.add_done_callback(_look_at)
         if run in self.abandoned:
             self.abandoned.remove(run)
             return

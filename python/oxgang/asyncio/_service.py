@@ -314,10 +314,12 @@ class Service:
     def _begin_some(self):
         before, self._going_on = self._going_on, True  # one that is over at once makes room here
         left = _AT_A_TIME
-        while self.line and left and len(self.begun) < self.limit and self.has_room():
-            left -= self.begin_next(min(left, self.limit - len(self.begun)))
-        self.all_begun()
-        self._going_on = before
+        try:
+            while self.line and left and len(self.begun) < self.limit and self.has_room():
+                left -= self.begin_next(min(left, self.limit - len(self.begun)))
+            self.all_begun()
+        finally:
+            self._going_on = before
         if self.line and not left:
             self.soon()
 
