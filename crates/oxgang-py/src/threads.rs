@@ -26,9 +26,10 @@ pub mod pool;
 
 /// A signal may come in the moment between the last look and the sleep.
 const SLICE: Duration = Duration::from_millis(200);
-/// Tasks in a row before other threads get a chance at the interpreter: a task that runs no
-/// Python code never gives it up by itself.
+/// Tasks in a row, and time, before other threads get a chance at the interpreter: a task that runs
+/// no Python code never gives it up by itself.
 const IN_A_ROW: u32 = 64;
+const TURN: Duration = Duration::from_micros(200);
 
 /// Threads that wait for a result, and so have let go.
 static WAITING: AtomicUsize = AtomicUsize::new(0);
@@ -334,7 +335,7 @@ impl ThreadQueue {
 impl ThreadQueue {
     fn serve(&self, py: Python<'_>) -> PyResult<()> {
         let shared = &self.shared;
-        let mut in_a_row = 0;
+        let (mut in_a_row, mut since) = (0, Instant::now());
         let _working = Working::begin();
         loop {
             let item = shared.books().queue.pop_front();
@@ -351,7 +352,7 @@ impl ThreadQueue {
                 }
                 py.detach(|| Working::pause(|| shared.wait()));
                 shared.books().idle -= 1;
-                in_a_row = 0;
+                (in_a_row, since) = (0, Instant::now());
                 continue;
             };
             if !run_item(py, shared, item)? {
@@ -360,7 +361,10 @@ impl ThreadQueue {
             in_a_row += 1;
             if in_a_row >= IN_A_ROW {
                 in_a_row = 0;
-                py.detach(std::thread::yield_now);
+                if since.elapsed() >= TURN {
+                    py.detach(std::thread::yield_now);
+                    since = Instant::now();
+                }
             }
         }
     }
