@@ -173,6 +173,7 @@ pub struct WorkerEnd<W> {
     incarnation: u64,
     requests: Consumer<W>,
     responses: Producer<W>,
+    passed_over: bool,
 }
 
 impl<W: Words + Clone> WorkerEnd<W> {
@@ -202,6 +203,7 @@ impl<W: Words + Clone> WorkerEnd<W> {
             words,
             shape,
             incarnation,
+            passed_over: false,
         })
     }
 
@@ -226,8 +228,15 @@ impl<W: Words + Clone> WorkerEnd<W> {
             if mine {
                 return Ok(Some(request_of(&frame)));
             }
+            self.passed_over = true;
         }
         Ok(None)
+    }
+
+    /// Whether it has passed over requests that the owner had taken back, since this was asked
+    /// last: they took room till then, and no response tells the owner that they do not any more.
+    pub fn has_passed_over(&mut self) -> bool {
+        std::mem::take(&mut self.passed_over)
     }
 
     /// Whether requests wait. One load.

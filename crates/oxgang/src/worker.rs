@@ -59,6 +59,8 @@ pub struct Worker {
     attached: Vec<Arc<Received>>,
     /// Since it was idle for so long that it gave back what it did not need.
     worked: bool,
+    /// Requests were taken out that are not answered.
+    made_room: bool,
 }
 
 /// What came.
@@ -106,6 +108,7 @@ impl Worker {
             block: None,
             attached: Vec::new(),
             worked: false,
+            made_room: false,
         })
     }
 
@@ -231,6 +234,7 @@ impl Worker {
             if let Some(request) = self.take()? {
                 return Ok(Next::Request(request));
             }
+            self.tell_of_room();
             let end = &self.end;
             if self.spinner.spin(&self.watch, || end.has_request()) {
                 continue;
@@ -259,7 +263,10 @@ impl Worker {
     fn take(&mut self) -> Result<Option<Request>> {
         loop {
             match self.end.take(&mut self.payload).map_err(std::io::Error::other)? {
-                Some(request) if request.kind == wire::FREED => self.take_back(request.aux),
+                Some(request) if request.kind == wire::FREED => {
+                    self.made_room = true;
+                    self.take_back(request.aux);
+                }
                 Some(request) => {
                     self.worked = true;
                     self.attached.clear();
@@ -347,14 +354,28 @@ impl Worker {
         let piled_up = self.end.responses_pile_up().map_err(std::io::Error::other)?;
         // another try is the driver's to arrange, whoever else waits for what
         let pressing = piled_up || !published || kind == wire::AGAIN;
-        match self.watch.after_publish(!self.end.has_request(), pressing) {
+        self.made_room = false;
+        self.end.has_passed_over();
+        self.wake_owner(!self.end.has_request(), pressing);
+        Ok(published)
+    }
+
+    /// There is nothing more to do: if requests were taken out that are not answered, which may have
+    /// filled the ring, the owner may wait for just that room, and nothing else tells it.
+    pub(crate) fn tell_of_room(&mut self) {
+        if self.end.has_passed_over() | std::mem::take(&mut self.made_room) {
+            self.wake_owner(true, false);
+        }
+    }
+
+    fn wake_owner(&self, dry: bool, pressing: bool) {
+        match self.watch.after_publish(dry, pressing) {
             Wake::Nobody => {}
             Wake::Leader => {
                 futex::wake(self.watch_words.futex_word(watch::AT_BELL), 1);
             }
             Wake::Driver => self.driver.ring(),
         }
-        Ok(published)
     }
 
     /// `false`: there is no room for it now.

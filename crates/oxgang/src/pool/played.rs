@@ -1,5 +1,6 @@
 //! A pool whose one worker is played by a test.
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use oxgang_os::event::WakeUp;
@@ -12,14 +13,35 @@ use super::core::Core;
 use super::life::Life;
 use crate::limits::TaskOptions;
 use crate::segment::Mapped;
+use crate::starter::Invited;
 use crate::store::Store;
 use crate::supervisor::Event;
 use crate::task::{Callable, JoinHandle, Payload, Task};
+use crate::worker::Worker;
 
 /// The pool, and the worker's end of its channel.
 pub fn core() -> (Core, WorkerEnd<Mapped>) {
+    let (core, ..) = made();
+    let worker = WorkerEnd::open(core.lives[0].words()).unwrap();
+    (core, worker)
+}
+
+/// The pool, and a worker in this process.
+pub fn core_and_worker() -> (Core, Worker) {
+    let (core, pool, bell) = made();
+    let (channel, wake) = (copy(core.lives[0].channel()), copy(&*bell));
+    let worker = Worker::join(Invited { incarnation: FIRST_INCARNATION, channel, pool, wake });
+    (core, worker.unwrap())
+}
+
+fn copy(fd: &impl AsFd) -> OwnedFd {
+    fd.as_fd().try_clone_to_owned().unwrap()
+}
+
+fn made() -> (Core, OwnedFd, Arc<WakeUp>) {
     let segment = Segment::create("test", WATCH_BYTES as u64).unwrap();
     let watch = Watch::new(Mapped::new(segment.map(0, WATCH_BYTES).unwrap()));
+    let pool = copy(&segment);
     let store = Store::new(segment, WATCH_BYTES as u64);
     let bell = Arc::new(WakeUp::new().unwrap());
     let mut core = Core::new(1, None, Vec::new(), 1 << 30, store, bell.clone(), watch);
@@ -27,9 +49,20 @@ pub fn core() -> (Core, WorkerEnd<Mapped>) {
     core.starts.clear();
     let mut life = Life::new(FIRST_INCARNATION, &Payload::default(), &bell).unwrap();
     life.ready = true;
-    let worker = WorkerEnd::open(life.words()).unwrap();
     core.lives.push(life);
-    (core, worker)
+    (core, pool, bell)
+}
+
+/// Gives the task to the worker, or back.
+pub fn try_send(
+    core: &mut Core,
+    callable: &Arc<Callable>,
+    id: u64,
+    payload: impl Into<Payload>,
+) -> Result<Arc<JoinHandle>, Task> {
+    let handle = JoinHandle::new();
+    let task = Task::new(id, callable.clone(), payload, handle.clone());
+    core.send(0, task).map_or(Ok(handle), Err)
 }
 
 /// Gives the task to the worker, whatever that has already.

@@ -26,7 +26,8 @@ impl Core {
     pub fn send_out(&mut self) {
         self.rebalance();
         let mut woken: u64 = 0;
-        while let Some(index) = self.queue.front().and_then(|_| self.hand()) {
+        let mut full = Vec::new();
+        while let Some(index) = self.queue.front().and_then(|_| self.hand(&full)) {
             let Some(task) = self.queue.pop_front() else { break };
             if !task.completion.wanted() {
                 self.finish(task, Outcome::Cancelled);
@@ -37,8 +38,11 @@ impl Core {
                 break;
             }
             if let Some(task) = self.send(index, task) {
-                self.queue.push_front(task); // its ring is full: it has enough to do
-                break;
+                // its ring is full, perhaps of tasks that were taken back: the worker tells when
+                // there is room
+                self.queue.push_front(task);
+                full.push(index);
+                continue;
             }
             if index < 64 {
                 woken |= 1 << index;
@@ -66,16 +70,17 @@ impl Core {
     }
 
     /// The worker that should have the next task, if any may have one: an idle one that is
-    /// awake, else an idle one, else the one with the fewest.
-    fn hand(&self) -> Option<usize> {
+    /// awake, else an idle one, else the one with the fewest. Not one of those that are `full`.
+    fn hand(&self, full: &[usize]) -> Option<usize> {
         let credit = self.credit() as usize;
         let best = self
             .lives
             .iter()
             .enumerate()
-            .filter(|(_, life)| {
+            .filter(|(index, life)| {
                 !life.retiring
                     && !life.overdue
+                    && !full.contains(index)
                     && life.sent.len() < credit
                     && self.tasks_per_worker.is_none_or(|limit| life.accepted < limit)
             })
@@ -149,5 +154,34 @@ impl Core {
         for sent in back {
             self.queue.push_front(sent.task);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::played;
+    use crate::task::Callable;
+
+    #[test]
+    fn room_that_no_answer_tells_of_is_told() {
+        let (mut core, mut worker) = played::core_and_worker();
+        let callable = Callable::new(vec![1]);
+        let handles: Vec<_> = (1..)
+            .map_while(|id| played::try_send(&mut core, &callable, id, vec![7; 1000]).ok())
+            .collect();
+        assert!(handles.len() > 3, "the ring takes some");
+        let sent = core.lives[0].sent.len();
+        assert_eq!(core.lives[0].take_back(usize::MAX).len(), sent);
+        assert!(played::try_send(&mut core, &callable, 9000, vec![7; 1000]).is_err(), "still full");
+        core.watch.lead();
+        let bell = core.watch.park();
+        while worker.try_next().unwrap().is_some() {} // its set-up, and the function
+        assert!(played::try_send(&mut core, &callable, 9001, vec![7; 1000]).is_ok());
+        assert_eq!(core.watch.park(), bell, "nobody has said so");
+        worker.tell_of_room();
+        assert_ne!(core.watch.park(), bell);
+        let told = core.watch.park();
+        worker.tell_of_room();
+        assert_eq!(core.watch.park(), told, "once is enough");
     }
 }
