@@ -79,8 +79,9 @@ impl<W: Words> Watch<W> {
         Self { words }
     }
 
-    /// Worker: whom to wake, after a publish. `dry`: there are no more requests;
-    /// `piled_up`: responses take more than half of their room.
+    /// Worker: whom to wake, after a publish, or after it has made room for requests that no
+    /// publish tells of. `dry`: there are no more requests; `piled_up`: responses take more than half
+    /// of their room.
     pub fn after_publish(&self, dry: bool, piled_up: bool) -> Wake {
         // sync: fence here -> fence in park, leave, set_interest
         self.words.fence();
