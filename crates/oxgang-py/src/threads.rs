@@ -29,7 +29,7 @@ const SLICE: Duration = Duration::from_millis(200);
 /// Tasks in a row, and time, before other threads get a chance at the interpreter: a task that runs
 /// no Python code never gives it up by itself.
 const IN_A_ROW: u32 = 64;
-const TURN: Duration = Duration::from_micros(200);
+const TURN: Duration = Duration::from_micros(500);
 
 /// Threads that wait for a result, and so have let go.
 static WAITING: AtomicUsize = AtomicUsize::new(0);
