@@ -64,12 +64,13 @@ def test_a_call_that_blocks_fails_at_its_limit_and_goes_on():
 
 
 def test_a_thread_that_ends_while_its_future_is_told_is_abandoned_no_more():
-    release = threading.Event()
+    release, ended = threading.Event(), threading.Event()
 
     def told(_):
         release.set()
         for thread in threads:
             thread.join()
+        ended.set()
 
     with ThreadPoolExecutor(1, task_timeout=0.1, timeout_grace=0.1) as pool:
         blocked = pool.submit(release.wait)
@@ -77,9 +78,9 @@ def test_a_thread_that_ends_while_its_future_is_told_is_abandoned_no_more():
         blocked.add_done_callback(told)
         with pytest.raises(TaskTimeout):
             blocked.result()
-        # the thread in its place comes when all has been told
-        assert pool.submit(calls.same, 7).result() == 7
+        ended.wait()
         assert pool.statistics()["abandoned"] == 0
+        assert pool.submit(calls.same, 7).result() == 7
 
 
 @pytest.mark.parametrize("trouble", ["stack", "callback"])
