@@ -10,6 +10,8 @@ that, the bytes hold for this moment only.
 import types
 from functools import cached_property
 
+from cloudpickle import cloudpickle as parts
+
 _FIXED = (
     *(types.NoneType, types.EllipsisType, types.NotImplementedType),
     *(bool, int, float, complex, str, bytes, range),
@@ -33,10 +35,12 @@ def watch_function(function, watched, seen):
     seen.add(function)
     if function.__closure__ or function.__defaults__ or function.__kwdefaults__:
         return False
-    for value in _globals_of(function, watched):
-        if _is_of_main(value, types.FunctionType) and not watch_function(value, watched, seen):
-            return False
-    return True
+    values = _globals_of(function, watched)
+    return values is not None and all(
+        watch_function(value, watched, seen)
+        for value in values
+        if _is_of_main(value, types.FunctionType)
+    )
 
 
 def watch_class(cls, watched, seen):
@@ -62,9 +66,9 @@ def _watch_value(value, watched, seen):
         return _watch_method(value, watched, seen)
     if isinstance(value, type):
         return value.__module__ != "__main__" or watch_class(value, watched, seen)
-    parts = _parts_of(value)
-    if parts is not None:
-        return all(_watch_value(part, watched, seen) for part in parts)
+    inside = _parts_of(value)
+    if inside is not None:
+        return all(_watch_value(part, watched, seen) for part in inside)
     home = type(value).__module__
     # dataclasses marks by objects what was not given
     return home == "dataclasses" or (isinstance(value, _FIXED) and home != "__main__")
@@ -103,28 +107,26 @@ def _watch_method(function, watched, seen):
         return False
     if not own:
         return True
-    return all(
+    values = _globals_of(function, watched)
+    return values is not None and all(
         _watch_value(value, watched, seen)
-        for value in _globals_of(function, watched)
+        for value in values
         if _is_of_main(value, (types.FunctionType, type))
     )
 
 
 def _globals_of(function, watched):
-    known = function.__globals__
-    for name in _global_names(function.__code__):
+    """Values of the globals that a function refers to, which are noted; None: one of them is yet to
+    come, as in a notebook."""
+    known, values = function.__globals__, []
+    for name in parts._extract_code_globals(function.__code__):
         if name in known:
             watched.append((known, name, known[name]))
-            yield known[name]
+            values.append(known[name])
+        elif name not in function.__builtins__:
+            return None
+    return values
 
 
 def _is_of_main(value, kinds):
     return isinstance(value, kinds) and value.__module__ == "__main__"
-
-
-def _global_names(code):
-    names = set(code.co_names)
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            names |= _global_names(constant)
-    return names

@@ -177,6 +177,28 @@ def test_what_changes_in_a_class_is_seen_by_the_next_task(program):
     assert out == [*["30", "30", "300", "400", "407", "another", "2", "3", "4", "2", "3"]]
 
 
+def test_what_is_defined_later_is_there_at_the_next_try(program):
+    """As when somebody adds what was missing in a notebook's next cell."""
+    out = program(
+        """
+        def use(x):
+            return helper(x)
+        class User:
+            def use(self):
+                return helper(1)
+        call = lambda user: user.use()
+        with ProcessPoolExecutor(1) as pool:
+            for what in ((use, 1), (call, User())):
+                print(type(pool.submit(*what).exception()).__name__)
+            def helper(x):
+                return x + 1
+            for what in ((use, 1), (call, User())):
+                print(pool.submit(*what).result())
+        """
+    )
+    assert out == ["NameError", "NameError", "2", "2"]
+
+
 def test_a_class_that_cannot_go_by_value_goes_as_ever(program):
     out = program(
         """
