@@ -158,9 +158,14 @@ const RECENT: usize = 256;
 const LONGEST_KEY: usize = 32;
 
 fn counted(input: &mut impl Input) -> PyResult<usize> {
-    let count = input.take(4)?.first_chunk().map(|count| u32::from_le_bytes(*count) as usize);
+    let count = four(input)?;
     // a value takes a byte at least: a count beyond what is there is nonsense
-    count.filter(|count| *count <= input.left()).ok_or_else(torn)
+    if count <= input.left() { Ok(count) } else { Err(torn()) }
+}
+
+fn four(input: &mut impl Input) -> PyResult<usize> {
+    let bytes = input.take(4)?.first_chunk().ok_or_else(torn)?;
+    Ok(u32::from_le_bytes(*bytes) as usize)
 }
 
 fn eight(input: &mut impl Input) -> PyResult<[u8; 8]> {
@@ -205,9 +210,7 @@ impl<'py, B: Block> Decoder<'py, '_, B> {
                 PyBytes::new_with(py, count, |into| input.fill(into))?.into_any()
             }
             b'B' | b'Y' => {
-                let index = input.take(4)?.first_chunk().map(|index| u32::from_le_bytes(*index));
-                let block = index.and_then(|index| self.apart.get(index as usize));
-                let block = block.ok_or_else(torn)?;
+                let block = self.apart.get(four(input)?).ok_or_else(torn)?;
                 let fill = |into: &mut [u8]| block.copy(into).map_err(PyOSError::new_err);
                 if tag == b'B' {
                     PyBytes::new_with(py, block.length(), fill)?.into_any()
@@ -236,8 +239,7 @@ impl<'py, B: Block> Decoder<'py, '_, B> {
                 dict.into_any()
             }
             b'r' => {
-                let number = input.take(4)?.first_chunk().map(|number| u32::from_le_bytes(*number));
-                let value = number.and_then(|number| self.remembered.get(number as usize));
+                let value = self.remembered.get(four(input)?);
                 value.ok_or_else(torn)?.clone()
             }
             b'O' => {
@@ -254,8 +256,7 @@ impl<'py, B: Block> Decoder<'py, '_, B> {
                 shape.build(&class, || self.get(input, depth - 1))?
             }
             b'o' => {
-                let number = input.take(4)?.first_chunk().map(|number| u32::from_le_bytes(*number));
-                let known = number.and_then(|number| self.shapes.get(number as usize));
+                let known = self.shapes.get(four(input)?);
                 let (shape, class) = known.ok_or_else(torn)?.clone();
                 shape.build(&class, || self.get(input, depth - 1))?
             }

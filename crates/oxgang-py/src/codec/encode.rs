@@ -113,7 +113,7 @@ struct Encoder<'py> {
     numbers: HashMap<usize, u32, ByAddress>,
     mains: Mains,
     /// Classes of which there are instances, by address. While values are written no code of
-    /// Python's runs: what was seen of a class holds.
+    /// Python's runs but what makes a definition: what was seen of a class holds.
     classes: Vec<Known>,
     /// How many different shapes are written.
     shapes: u32,
